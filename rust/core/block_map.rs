@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which sub-blocks are plugged, and how Linux uses the memory blocks.
+//!
+//! Every memory block is filed in the [`Class`] that its state puts it in, so that the next
+//! candidate for any kind of work is found without looking at all blocks. A block that somebody
+//! works on is filed nowhere until that work ends.
+//!
+//! All of it lives in one array of words that the caller provides: for 1 TiB in memory blocks of
+//! 128 MiB and sub-blocks of 2 MiB, 86 KiB.
+
+use crate::block_set;
+use crate::block_set::to_usize;
+use crate::block_set::BlockSet;
+use crate::geometry::Geometry;
+use bitflags::bitflags;
+use core::ops::DerefMut;
+use core::ops::Range;
+use static_assertions::const_assert;
+
+/// What Linux does with a memory block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InLinux {
+    /// It does not know it.
+    Absent,
+    /// Added, not in use.
+    Offline,
+    /// Online in ZONE_MOVABLE.
+    Movable,
+    /// Online in a zone for kernel memory too.
+    Kernel,
+}
+
+impl InLinux {
+    /// Whether the page allocator has it.
+    pub fn online(self) -> bool {
+        matches!(self, Self::Movable | Self::Kernel)
+    }
+}
+
+bitflags! {
+    /// Who works on a memory block right now, and what is still to be done for it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Flags: u8 {
+        /// Linux is bringing it online or offline: between a pair of memory notifier calls.
+        const MOVING = 1 << 2;
+        /// The engine's current step changes its sub-blocks.
+        const HELD = 1 << 3;
+        /// The engine's current step adds it, brings it online or removes it.
+        const TRANSIT = 1 << 4;
+        /// The driver added it and has yet to bring it online.
+        const WANTED = 1 << 5;
+    }
+}
+
+/// The two low bits of a block's byte.
+const STATE_MASK: u8 = 0b11;
+const_assert!(Flags::all().bits() & STATE_MASK == 0);
+
+/// Where a memory block is filed. Empty, partial and full tell how much of it is plugged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing plugged, not in Linux.
+    Unused,
+    /// Something plugged, not in Linux.
+    Loose,
+    /// In Linux, offline.
+    OfflineEmpty,
+    /// In Linux, offline.
+    OfflinePartial,
+    /// In Linux, offline.
+    OfflineFull,
+    /// Online in ZONE_MOVABLE.
+    MovableEmpty,
+    /// Online in ZONE_MOVABLE.
+    MovablePartial,
+    /// Online in ZONE_MOVABLE.
+    MovableFull,
+    /// Online in a kernel zone.
+    KernelEmpty,
+    /// Online in a kernel zone.
+    KernelPartial,
+    /// Online in a kernel zone.
+    KernelFull,
+    /// Waits to be brought online by the driver (besides one of the offline classes).
+    Wanted,
+}
+
+impl Class {
+    const COUNT: usize = 12;
+
+    fn index(self) -> usize {
+        match self {
+            Self::Unused => 0,
+            Self::Loose => 1,
+            Self::OfflineEmpty => 2,
+            Self::OfflinePartial => 3,
+            Self::OfflineFull => 4,
+            Self::MovableEmpty => 5,
+            Self::MovablePartial => 6,
+            Self::MovableFull => 7,
+            Self::KernelEmpty => 8,
+            Self::KernelPartial => 9,
+            Self::KernelFull => 10,
+            Self::Wanted => 11,
+        }
+    }
+}
+
+/// The map; `W` is the array of words.
+pub struct BlockMap<W> {
+    geometry: Geometry,
+    words: W,
+    plugged: u32,
+    loose: u32,
+    offline_blocks: u32,
+}
+
+impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
+    /// Words that the map of such a region needs.
+    pub fn words_needed(geometry: &Geometry) -> usize {
+        let bits = to_usize(geometry.subs().div_ceil(64));
+        let bytes = to_usize(geometry.blocks().div_ceil(8));
+        let sets = block_set::words_needed(geometry.blocks()).saturating_mul(Class::COUNT);
+        bits.saturating_add(bytes).saturating_add(sets)
+    }
+
+    /// A map with everything unplugged and unknown to Linux. `words` must be
+    /// [`BlockMap::words_needed`] long; blocks for which there are no words are never used.
+    pub fn new(geometry: Geometry, mut words: W) -> Self {
+        words.fill(0);
+        let mut map = Self {
+            geometry,
+            words,
+            plugged: 0,
+            loose: 0,
+            offline_blocks: 0,
+        };
+        for block in 0..geometry.blocks() {
+            map.file(block, true);
+        }
+        map
+    }
+
+    /// The geometry that the map was made for.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Sub-blocks plugged in all.
+    pub fn plugged(&self) -> u32 {
+        self.plugged
+    }
+
+    /// Sub-blocks plugged in blocks that Linux does not have.
+    pub fn loose(&self) -> u32 {
+        self.loose
+    }
+
+    /// Blocks that Linux has and does not use.
+    pub fn offline_blocks(&self) -> u32 {
+        self.offline_blocks
+    }
+
+    fn byte(&self, block: u32) -> u8 {
+        let word = self.words.get(self.byte_word(block)).copied().unwrap_or(0);
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = word.to_le_bytes();
+        match block % 8 {
+            0 => b0,
+            1 => b1,
+            2 => b2,
+            3 => b3,
+            4 => b4,
+            5 => b5,
+            6 => b6,
+            _ => b7,
+        }
+    }
+
+    fn byte_word(&self, block: u32) -> usize {
+        to_usize(self.geometry.subs().div_ceil(64)).saturating_add(to_usize(block / 8))
+    }
+
+    /// What Linux does with `block`.
+    pub fn in_linux(&self, block: u32) -> InLinux {
+        match self.byte(block) & STATE_MASK {
+            0 => InLinux::Absent,
+            1 => InLinux::Offline,
+            2 => InLinux::Movable,
+            _ => InLinux::Kernel,
+        }
+    }
+
+    /// Who works on `block`.
+    pub fn flags(&self, block: u32) -> Flags {
+        Flags::from_bits_truncate(self.byte(block))
+    }
+
+    /// Changes state and flags of `block` and files it accordingly.
+    pub fn update(&mut self, block: u32, state: InLinux, flags: Flags) {
+        if block >= self.geometry.blocks() {
+            return;
+        }
+        self.file(block, false);
+        let number = match state {
+            InLinux::Absent => 0,
+            InLinux::Offline => 1,
+            InLinux::Movable => 2,
+            InLinux::Kernel => 3,
+        };
+        let byte = number | flags.bits();
+        let index = self.byte_word(block);
+        if let Some(word) = self.words.get_mut(index) {
+            let shift = 8 * (block % 8);
+            *word = (*word & !(0xff << shift)) | (u64::from(byte) << shift);
+        }
+        self.file(block, true);
+    }
+
+    /// Changes the flags of `block`.
+    pub fn set_flags(&mut self, block: u32, flags: Flags, on: bool) {
+        let mut all = self.flags(block);
+        all.set(flags, on);
+        self.update(block, self.in_linux(block), all);
+    }
+
+    /// Puts `block` into the sets and sums that it belongs to, or takes it out of them.
+    fn file(&mut self, block: u32, member: bool) {
+        let (state, flags) = (self.in_linux(block), self.flags(block));
+        let plugged = self.plugged_in(block);
+        let add = |sum: u32, n: u32| {
+            if member {
+                sum.saturating_add(n)
+            } else {
+                sum.saturating_sub(n)
+            }
+        };
+        self.plugged = add(self.plugged, plugged);
+        match state {
+            InLinux::Absent => self.loose = add(self.loose, plugged),
+            InLinux::Offline => self.offline_blocks = add(self.offline_blocks, 1),
+            InLinux::Movable | InLinux::Kernel => {}
+        }
+        if flags.intersects(Flags::MOVING | Flags::HELD | Flags::TRANSIT) {
+            return;
+        }
+        let full = plugged == self.geometry.subs_per_block();
+        let class = match (state, plugged) {
+            (InLinux::Absent, 0) => Class::Unused,
+            (InLinux::Absent, _) => Class::Loose,
+            (InLinux::Offline, 0) => Class::OfflineEmpty,
+            (InLinux::Offline, _) if full => Class::OfflineFull,
+            (InLinux::Offline, _) => Class::OfflinePartial,
+            (InLinux::Movable, 0) => Class::MovableEmpty,
+            (InLinux::Movable, _) if full => Class::MovableFull,
+            (InLinux::Movable, _) => Class::MovablePartial,
+            (InLinux::Kernel, 0) => Class::KernelEmpty,
+            (InLinux::Kernel, _) if full => Class::KernelFull,
+            (InLinux::Kernel, _) => Class::KernelPartial,
+        };
+        self.set_member(class, block, member);
+        if state == InLinux::Offline && flags.contains(Flags::WANTED) {
+            self.set_member(Class::Wanted, block, member);
+        }
+    }
+
+    fn class_words(&self, class: Class) -> Range<usize> {
+        let blocks = self.geometry.blocks();
+        let per_set = block_set::words_needed(blocks);
+        let start = to_usize(self.geometry.subs().div_ceil(64))
+            .saturating_add(to_usize(blocks.div_ceil(8)))
+            .saturating_add(per_set.saturating_mul(class.index()));
+        start..start.saturating_add(per_set)
+    }
+
+    fn set_member(&mut self, class: Class, block: u32, member: bool) {
+        let (range, blocks) = (self.class_words(class), self.geometry.blocks());
+        if let Some(words) = self.words.get_mut(range) {
+            BlockSet::new_mut(words, blocks).set(block, member);
+        }
+    }
+
+    /// The blocks of a class.
+    pub fn class(&self, class: Class) -> BlockSet<&[u64]> {
+        let words = self.words.get(self.class_words(class)).unwrap_or(&[]);
+        BlockSet::new(words, self.geometry.blocks())
+    }
+
+    /// The bits of sub-blocks `64 * index` and following.
+    fn bits(&self, index: u32) -> u64 {
+        self.words.get(to_usize(index)).copied().unwrap_or(0)
+    }
+
+    /// Whether a sub-block is plugged.
+    pub fn is_plugged(&self, sub: u32) -> bool {
+        sub < self.geometry.subs() && self.bits(sub / 64) & (1 << (sub % 64)) != 0
+    }
+
+    /// How many sub-blocks of `block` are plugged.
+    pub fn plugged_in(&self, block: u32) -> u32 {
+        let range = self.geometry.subs_of(block);
+        let mut sum = 0_u32;
+        let mut sub = range.start;
+        while sub < range.end {
+            let take = (64 - sub % 64).min(range.end.saturating_sub(sub));
+            let bits = (self.bits(sub / 64) >> (sub % 64)) & (u64::MAX >> (64 - take));
+            sum = sum.saturating_add(bits.count_ones());
+            sub = sub.saturating_add(take);
+        }
+        sum
+    }
+
+    /// Notes that the sub-blocks `range` are plugged, or no longer are.
+    pub fn set_plugged(&mut self, range: Range<u32>, plugged: bool) {
+        let range = range.start..range.end.min(self.geometry.subs());
+        if range.is_empty() {
+            return;
+        }
+        let first = self.geometry.block_of(range.start);
+        let last = self.geometry.block_of(range.end.saturating_sub(1));
+        for block in first..=last {
+            self.file(block, false);
+            let subs = self.geometry.subs_of(block);
+            for sub in subs.start.max(range.start)..subs.end.min(range.end) {
+                if let Some(word) = self.words.get_mut(to_usize(sub / 64)) {
+                    if plugged {
+                        *word |= 1 << (sub % 64);
+                    } else {
+                        *word &= !(1 << (sub % 64));
+                    }
+                }
+            }
+            self.file(block, true);
+        }
+    }
+
+    /// The sub-blocks from `sub` on, up to `end`, that are in the same state as `sub`.
+    pub fn same_from(&self, sub: u32, end: u32) -> (bool, Range<u32>) {
+        let plugged = self.is_plugged(sub);
+        let mut stop = sub.saturating_add(1);
+        while stop < end && self.is_plugged(stop) == plugged {
+            stop = stop.saturating_add(1);
+        }
+        (plugged, sub..stop)
+    }
+
+    /// The first run of unplugged sub-blocks of `block`, at most `max` long.
+    pub fn unplugged_run(&self, block: u32, max: u32) -> Option<Range<u32>> {
+        let subs = self.geometry.subs_of(block);
+        let first = subs.clone().find(|sub| !self.is_plugged(*sub))?;
+        let (_, run) = self.same_from(first, subs.end.min(first.saturating_add(max)));
+        (max > 0).then_some(run)
+    }
+
+    /// The last run of plugged sub-blocks of `block` below `limit`, at most `max` long.
+    pub fn plugged_run_below(&self, block: u32, limit: u32, max: u32) -> Option<Range<u32>> {
+        let subs = self.geometry.subs_of(block);
+        let end = limit.min(subs.end);
+        let last = (subs.start..end).rev().find(|sub| self.is_plugged(*sub))?;
+        let stop = last.saturating_add(1);
+        let mut start = last;
+        while start > subs.start
+            && stop.saturating_sub(start) < max
+            && self.is_plugged(start.saturating_sub(1))
+        {
+            start = start.saturating_sub(1);
+        }
+        (max > 0).then_some(start..stop)
+    }
+}

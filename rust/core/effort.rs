@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How hard to try to empty memory that is in use.
+
+/// Left to the guest when memory is migrated, in bytes, besides a part of the range: see
+/// [`room_for`].
+const RESERVE: u64 = 8 << 20;
+
+/// The part of a range's size that is left too.
+const RESERVE_SHARE: u64 = 4;
+
+/// Whether `used` bytes of a range of `size` bytes can go elsewhere, when `free` bytes are free or
+/// easily freed in the whole guest, the rest of the range included.
+///
+/// Without room migration would end half way, the kernel would warn of failed allocations, and the
+/// guest's last free memory would go for it. `used` is an estimate, and the guest goes on
+/// allocating meanwhile: the larger the range, the more has to be left.
+pub fn room_for(used: u64, size: u64, free: u64) -> bool {
+    let elsewhere = free.saturating_sub(size.saturating_sub(used));
+    let needed = used
+        .saturating_add(RESERVE)
+        .saturating_add(size / RESERVE_SHARE);
+    used == 0 || needed <= elsewhere
+}
+
+/// How long one attempt to empty a memory block may take, in milliseconds, when `used` bytes of it
+/// have to be migrated.
+///
+/// The kernel goes over the whole block before it looks at the clock, and an attempt that is cut
+/// off between the last migrated page and the next look has been for nothing. So the time grows
+/// with the work: 25 ms for a MiB is what migration takes on a slow emulated CPU, several times
+/// over.
+pub fn deadline_ms(used: u64) -> u64 {
+    200 + (used >> 20).saturating_mul(25)
+}

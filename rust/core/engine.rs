@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The resize engine: decides what the driver does next, and does nothing itself.
+//!
+//! One thread drives it: it asks for a [`Step`] ([`Engine::step`]), carries it out, and says how it
+//! went ([`Engine::done`]). Linux' memory notifier and online-page callback speak to it from other
+//! threads between, and even during, steps ([`notify`]). The caller serializes all of it with one
+//! lock, which is never held while a step is carried out.
+//!
+//! # What holds at any time
+//!
+//! - A sub-block that the map calls unplugged is not in the page allocator, and one that it calls
+//!   plugged is plugged in the device. Where the device leaves doubt (an answer that is no answer),
+//!   it is asked with STATE; where it will not say, the sub-block is kept away from Linux.
+//! - A memory block that a step works on, or that Linux is moving, is in no class of the map and so
+//!   no candidate for anything else.
+//! - No more is plugged than was requested when the request was sent.
+
+use crate::backoff::Backoff;
+use crate::block_map::BlockMap;
+use crate::block_map::Class;
+use crate::block_map::Flags;
+use crate::geometry::Geometry;
+use crate::vocabulary::Reason;
+use crate::vocabulary::State;
+use crate::wire::Config;
+use crate::wire::Request;
+use crate::wire::Response;
+use core::ops::DerefMut;
+use core::ops::Range;
+
+mod answers;
+mod grow;
+pub mod notify;
+mod shrink;
+
+use shrink::Pass;
+
+/// Which zone memory goes to when the driver brings it online.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onlining {
+    /// The driver brings online what it adds, into ZONE_MOVABLE.
+    Movable,
+    /// The kernel's default policy, and user space, decide.
+    Policy,
+}
+
+/// What the caller carries out next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read the config space; answer with [`Outcome::Config`].
+    ReadConfig,
+    /// Send a request; answer with [`Outcome::Answered`].
+    Send(Request),
+    /// Add a memory block to Linux.
+    Add {
+        /// Its number.
+        block: u32,
+    },
+    /// Bring a memory block online into ZONE_MOVABLE.
+    Online {
+        /// Its number.
+        block: u32,
+    },
+    /// Take a memory block offline if it is online, and remove it from Linux.
+    Remove {
+        /// Its number.
+        block: u32,
+        /// Whether that means to empty it first, which may take long or fail.
+        online: bool,
+    },
+    /// Take sub-blocks of an online memory block out of the page allocator, as PageOffline.
+    Take {
+        /// Their numbers.
+        subs: Range<u32>,
+    },
+    /// Hand sub-blocks of an online memory block (back) to the page allocator.
+    Give {
+        /// Their numbers.
+        subs: Range<u32>,
+    },
+    /// Nothing, until something happens or this many milliseconds have passed.
+    Wait {
+        /// `None`: only when something happens.
+        ms: Option<u64>,
+    },
+}
+
+/// Why a step failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Memory is in use, or somebody else is in the way.
+    Busy,
+    /// It took longer than it may, or the request changed.
+    Interrupted,
+    /// No memory for what Linux has to allocate.
+    NoMemory,
+    /// Anything else.
+    Refused,
+}
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// Not done, and everything as before.
+    Failed(Failure),
+    /// The answer to [`Step::Send`].
+    Answered(Response),
+    /// The answer to [`Step::ReadConfig`].
+    Config(Config),
+}
+
+/// What may have changed outside since the last step.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// A clock that never goes back, in milliseconds.
+    pub now_ms: u64,
+    /// Memory of the guest that is free or easily freed, in bytes.
+    pub free: u64,
+    /// Whether online memory may be unplugged (module parameter `unplug_online`).
+    pub unplug_online: bool,
+}
+
+/// What the step under way is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    ReadConfig,
+    UnplugAll,
+    /// Plugging these; if their block is online they are handed to Linux next.
+    Plug(Range<u32>),
+    /// Taking these from Linux, to unplug them next.
+    Take(Range<u32>),
+    /// Unplugging what was taken from Linux.
+    UnplugTaken(Range<u32>),
+    /// Unplugging what Linux does not use: its block is offline or not added.
+    UnplugIdle(Range<u32>),
+    /// Handing these to Linux, then asking about the rest.
+    Give(Range<u32>, Range<u32>),
+    /// Asking about the first sub-blocks, which the device left in doubt, then about the rest.
+    Ask(Range<u32>, Range<u32>),
+    Add(u32),
+    Online(u32),
+    Remove(u32),
+}
+
+/// Why nothing is done, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    reason: Reason,
+    until_ms: Option<u64>,
+    /// With `MemoryInUse`: when another attempt is worthwhile before that.
+    freed: Freed,
+    /// Linux could not take memory that is plugged. It is of use to nobody, so the host gets it
+    /// back while we wait.
+    shed: bool,
+}
+
+/// How much free memory makes an attempt worthwhile, and from when on. What the guest frees and
+/// takes all the time must not keep us busy.
+#[derive(Clone, Copy, Debug, Default)]
+struct Freed {
+    /// This much: at once.
+    plenty: u64,
+    /// This much: not before `some_ms`.
+    some: u64,
+    some_ms: u64,
+}
+
+impl Freed {
+    fn is_met(&self, around: &Surroundings) -> bool {
+        around.free >= self.plenty || (around.free >= self.some && around.now_ms >= self.some_ms)
+    }
+}
+
+/// What the engine is doing, for people and for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// In general.
+    pub state: State,
+    /// Why nothing is done.
+    pub reason: Reason,
+    /// When it is tried again, on the clock of [`Surroundings::now_ms`].
+    pub retry_at_ms: Option<u64>,
+}
+
+/// The engine; `W` is the storage of its [`BlockMap`].
+pub struct Engine<W> {
+    map: BlockMap<W>,
+    onlining: Onlining,
+    config: Config,
+    reread: bool,
+    unplug_all: bool,
+    doing: Doing,
+    next: Option<Doing>,
+    waiting: Option<Waiting>,
+    pass: Pass,
+    /// No pass has come to its end since the request changed.
+    first_pass: bool,
+    /// Passes in a row that have achieved nothing.
+    in_vain: u32,
+    /// What has been removed from Linux is to be unplugged before anything else.
+    flush: bool,
+    /// When the first of it was removed.
+    loose_since_ms: Option<u64>,
+    batch: u32,
+    max_batch: u32,
+    max_offline: u32,
+    host: Backoff,
+    linux: Backoff,
+    in_use: Backoff,
+}
+
+/// Blocks that are plugged or unplugged with one request, in bytes. More would mean that the host
+/// sees memory arrive or leave in larger lumps than it needs to; less, that an exit to the host
+/// comes with every block.
+const BATCH: u64 = 2 << 30;
+
+/// Memory that may be added but offline: memory for its metadata is already gone, so without a
+/// limit a guest that nobody onlines memory in would die of it.
+const MAX_OFFLINE: u64 = 1 << 30;
+
+/// How often free memory is looked at while waiting for memory in use, in milliseconds.
+const WATCH_MS: u64 = 1_000;
+
+impl<W: DerefMut<Target = [u64]>> Engine<W> {
+    /// An engine for a device in the state that `config` (checked) describes. `words` must have
+    /// the length that [`BlockMap::words_needed`] tells.
+    pub fn new(geometry: Geometry, words: W, config: Config, onlining: Onlining) -> Self {
+        let max_batch = geometry.blocks_in(BATCH).max(1);
+        Self {
+            map: BlockMap::new(geometry, words),
+            onlining,
+            config,
+            reread: true,
+            unplug_all: config.plugged_size != 0,
+            doing: Doing::Nothing,
+            next: None,
+            waiting: None,
+            pass: Pass::new(),
+            first_pass: true,
+            in_vain: 0,
+            flush: false,
+            loose_since_ms: None,
+            batch: max_batch,
+            max_batch,
+            max_offline: geometry.blocks_in(MAX_OFFLINE).max(2),
+            host: Backoff::HOST,
+            linux: Backoff::LINUX,
+            in_use: Backoff::MEMORY_IN_USE,
+        }
+    }
+
+    /// The map, to look at.
+    pub fn map(&self) -> &BlockMap<W> {
+        &self.map
+    }
+
+    /// The config space as last read and believed.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether memory from an earlier life has yet to be unplugged.
+    pub fn unplug_all_required(&self) -> bool {
+        self.unplug_all
+    }
+
+    /// How much is plugged, in bytes.
+    pub fn plugged_size(&self) -> u64 {
+        self.map.geometry().size_of(self.map.plugged())
+    }
+
+    /// The device says that its config space changed.
+    pub fn config_changed(&mut self) {
+        self.reread = true;
+    }
+
+    /// What is going on.
+    pub fn status(&self) -> Status {
+        let (plugged, target) = (self.map.plugged(), self.target());
+        let state = match self.waiting {
+            Some(_) => State::Waiting,
+            None if self.unplug_all || plugged > target => State::Unplugging,
+            None if plugged < target || self.map.loose() > 0 => State::Plugging,
+            None => State::Settled,
+        };
+        Status {
+            state,
+            reason: self.waiting.map_or(Reason::None, |waiting| waiting.reason),
+            retry_at_ms: self.waiting.and_then(|waiting| waiting.until_ms),
+        }
+    }
+
+    /// Sub-blocks that the request allows.
+    fn target(&self) -> u32 {
+        self.map.geometry().subs_in(self.config.requested_size)
+    }
+
+    /// Decides what to do now. The answer must be carried out and reported with [`Engine::done`]
+    /// before the next call; only [`Step::Wait`] needs no report.
+    pub fn step(&mut self, around: &Surroundings) -> Step {
+        if let Some(doing) = self.next.take() {
+            return self.start(doing);
+        }
+        if self.reread {
+            return self.start(Doing::ReadConfig);
+        }
+        if let Some(step) = self.keep_waiting(around) {
+            return step;
+        }
+        let doing = if self.unplug_all {
+            Some(Doing::UnplugAll)
+        } else if self.map.plugged() > self.target() {
+            self.shrink(around)
+        } else {
+            self.grow(around).or_else(|| {
+                if self.waiting.is_some() {
+                    return None;
+                }
+                self.clean_up(around)
+            })
+        };
+        match doing {
+            Some(doing) => self.start(doing),
+            None => self.keep_waiting(around).unwrap_or(Step::Wait { ms: None }),
+        }
+    }
+
+    /// Says whether to go on waiting; otherwise there is no more reason to.
+    fn keep_waiting(&mut self, around: &Surroundings) -> Option<Step> {
+        let waiting = self.waiting?;
+        let watched = waiting.reason == Reason::MemoryInUse;
+        let over = waiting.until_ms.is_some_and(|at| around.now_ms >= at)
+            || (watched && waiting.freed.is_met(around));
+        if over {
+            self.waiting = None;
+            if watched && around.free >= waiting.freed.plenty {
+                self.pass = Pass::new();
+            } else {
+                self.pass.resume();
+            }
+            return None;
+        }
+        if waiting.shed && self.map.loose() > 0 {
+            if let Some(doing) = self.unplug_loose(u32::MAX) {
+                return Some(self.start(doing));
+            }
+        }
+        let ms = waiting
+            .until_ms
+            .map(|at| at.saturating_sub(around.now_ms).max(1));
+        let ms = if watched {
+            Some(ms.unwrap_or(WATCH_MS).min(WATCH_MS))
+        } else {
+            ms
+        };
+        Some(Step::Wait { ms })
+    }
+
+    /// Nothing more can be done for now.
+    fn wait(&mut self, reason: Reason, around: &Surroundings) {
+        let delay = match reason {
+            Reason::HostBusy | Reason::HostRefused | Reason::HostError => Some(self.host.fail()),
+            Reason::NoMemory | Reason::OnliningRefused => Some(self.linux.fail()),
+            Reason::None
+            | Reason::NoAnswer
+            | Reason::MemoryInUse
+            | Reason::OfflineLimit
+            | Reason::NotAddressable => None,
+        };
+        self.wait_for(reason, delay, around);
+    }
+
+    fn wait_for(&mut self, reason: Reason, delay_ms: Option<u64>, around: &Surroundings) {
+        self.waiting = Some(Waiting {
+            reason,
+            until_ms: delay_ms.map(|ms| around.now_ms.saturating_add(ms)),
+            freed: Freed::default(),
+            shed: false,
+        });
+    }
+
+    /// Something was achieved: the next failure is a first one again. (Not that of Linux: that it
+    /// cannot take memory is found out anew each time memory has been plugged.)
+    fn progress(&mut self) {
+        self.host.reset();
+        self.in_use.reset();
+        self.in_vain = 0;
+        self.pass.progress();
+    }
+
+    /// Notes what is being done, marks the blocks that it works on, and says it as a step.
+    fn start(&mut self, doing: Doing) -> Step {
+        let geometry = *self.map.geometry();
+        let range = |subs: &Range<u32>| {
+            let blocks = geometry.device_blocks(subs.end.saturating_sub(subs.start));
+            (geometry.sub_addr(subs.start), blocks)
+        };
+        let step = match &doing {
+            Doing::Nothing => Step::Wait { ms: None },
+            Doing::ReadConfig => {
+                self.reread = false;
+                Step::ReadConfig
+            }
+            Doing::UnplugAll => Step::Send(Request::UnplugAll),
+            Doing::Plug(subs) => {
+                let (addr, blocks) = range(subs);
+                Step::Send(Request::Plug { addr, blocks })
+            }
+            Doing::UnplugTaken(subs) | Doing::UnplugIdle(subs) => {
+                let (addr, blocks) = range(subs);
+                Step::Send(Request::Unplug { addr, blocks })
+            }
+            Doing::Ask(subs, _) => {
+                let (addr, blocks) = range(subs);
+                Step::Send(Request::State { addr, blocks })
+            }
+            Doing::Take(subs) => Step::Take { subs: subs.clone() },
+            Doing::Give(subs, _) => Step::Give { subs: subs.clone() },
+            Doing::Add(block) => Step::Add { block: *block },
+            Doing::Online(block) => Step::Online { block: *block },
+            Doing::Remove(block) => Step::Remove {
+                block: *block,
+                online: self.map.in_linux(*block).online(),
+            },
+        };
+        match &doing {
+            Doing::Plug(subs) | Doing::Take(subs) | Doing::UnplugIdle(subs) => {
+                self.hold(subs, true);
+            }
+            Doing::Add(block) => self.start_adding(*block),
+            Doing::Online(block) | Doing::Remove(block) => {
+                self.map.set_flags(*block, Flags::TRANSIT, true);
+            }
+            _ => {}
+        }
+        self.doing = doing;
+        step
+    }
+
+    /// Marks the blocks of `subs` as worked on, or as free for others again.
+    fn hold(&mut self, subs: &Range<u32>, held: bool) {
+        if subs.is_empty() {
+            return;
+        }
+        let geometry = *self.map.geometry();
+        let last = geometry.block_of(subs.end.saturating_sub(1));
+        for block in geometry.block_of(subs.start)..=last {
+            self.map.set_flags(block, Flags::HELD, held);
+        }
+    }
+
+    /// Whether any block is in `class`.
+    fn any(&self, class: Class) -> bool {
+        self.map.class(class).first().is_some()
+    }
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What follows from how a step went.
+
+use super::Doing;
+use super::Engine;
+use super::Failure;
+use super::Outcome;
+use super::Surroundings;
+use crate::block_map::Flags;
+use crate::block_map::InLinux;
+use crate::vocabulary::Reason;
+use crate::wire::Config;
+use crate::wire::Plugged;
+use crate::wire::Response;
+use core::ops::DerefMut;
+use core::ops::Range;
+
+impl<W: DerefMut<Target = [u64]>> Engine<W> {
+    /// Reports how the step that [`Engine::step`] asked for went. `around` is of the time after it.
+    pub fn done(&mut self, outcome: Outcome, around: &Surroundings) {
+        // An answer that does not belong to the step is as good as none.
+        let response = match outcome {
+            Outcome::Answered(response) => response,
+            _ => Response::Garbled,
+        };
+        let failure = match outcome {
+            Outcome::Done => None,
+            Outcome::Failed(failure) => Some(failure),
+            _ => Some(Failure::Refused),
+        };
+        match core::mem::replace(&mut self.doing, Doing::Nothing) {
+            Doing::Nothing => {}
+            Doing::ReadConfig => {
+                if let Outcome::Config(config) = outcome {
+                    self.new_config(&config);
+                }
+            }
+            Doing::UnplugAll => self.unplugged_all(response, around),
+            Doing::Plug(subs) => self.plugged(subs, response, around),
+            Doing::Take(subs) => match failure {
+                None => self.next = Some(Doing::UnplugTaken(subs)),
+                Some(_) => {
+                    self.hold(&subs, false);
+                    self.pass.take_failed(&subs);
+                }
+            },
+            Doing::UnplugTaken(subs) => match response {
+                Response::Busy => {
+                    self.wait(Reason::HostBusy, around);
+                    let end = subs.end;
+                    self.next = Some(Doing::Give(subs, end..end));
+                }
+                _ => {
+                    self.pass.take_worked(&subs);
+                    self.unplugged(subs, response, around);
+                }
+            },
+            Doing::UnplugIdle(subs) => match response {
+                Response::Busy => {
+                    self.hold(&subs, false);
+                    self.wait(Reason::HostBusy, around);
+                }
+                _ => self.unplugged(subs, response, around),
+            },
+            Doing::Give(subs, rest) => {
+                // Handing memory to the page allocator cannot fail.
+                self.ask_or_release(subs, rest);
+            }
+            Doing::Ask(subs, rest) => self.state_told(subs, rest, response, around),
+            Doing::Add(block) => self.added(block, failure, around),
+            Doing::Online(block) => self.onlined(block, failure, around),
+            Doing::Remove(block) => self.removed(block, failure, around),
+        }
+    }
+
+    /// Believes what makes sense of a config space read at runtime, and no more: the region never
+    /// changes, and sizes outside of it are a mistake of the device.
+    fn new_config(&mut self, config: &Config) {
+        let merged = Config {
+            usable_region_size: config.usable_region_size,
+            plugged_size: config.plugged_size,
+            requested_size: config.requested_size,
+            ..self.config
+        };
+        if merged.check_request().is_err() {
+            return;
+        }
+        let changed = merged.requested_size != self.config.requested_size
+            || merged.usable_region_size != self.config.usable_region_size;
+        self.config = merged;
+        if changed {
+            self.waiting = None;
+            self.pass = super::Pass::new();
+            self.first_pass = true;
+            self.linux.reset();
+            self.progress();
+        }
+    }
+
+    fn unplugged_all(&mut self, response: Response, around: &Surroundings) {
+        match response {
+            Response::Ack => {
+                self.unplug_all = false;
+                // The usable region may have shrunk.
+                self.reread = true;
+                self.progress();
+            }
+            Response::Busy => self.wait(Reason::HostBusy, around),
+            _ => self.wait(Reason::HostError, around),
+        }
+    }
+
+    fn plugged(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+        match response {
+            Response::Ack => {
+                self.map.set_plugged(subs.clone(), true);
+                self.batch = self.batch.saturating_mul(2).min(self.max_batch);
+                self.progress();
+                if self.block_online(&subs) {
+                    let end = subs.end;
+                    self.next = Some(Doing::Give(subs, end..end));
+                } else {
+                    self.hold(&subs, false);
+                }
+            }
+            Response::Nack => {
+                self.hold(&subs, false);
+                // The request may have been lowered meanwhile.
+                self.reread = true;
+                self.smaller_batch(Reason::HostRefused, around);
+            }
+            Response::Busy => {
+                self.hold(&subs, false);
+                self.wait(Reason::HostBusy, around);
+            }
+            Response::Error | Response::Garbled | Response::State(_) => {
+                self.reread = true;
+                self.smaller_batch(Reason::HostError, around);
+                self.ask(subs);
+            }
+        }
+    }
+
+    /// After an answer to UNPLUG other than BUSY.
+    fn unplugged(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+        if response == Response::Ack {
+            self.map.set_plugged(subs.clone(), false);
+            self.hold(&subs, false);
+            self.batch = self.batch.saturating_mul(2).min(self.max_batch);
+            self.progress();
+        } else {
+            self.smaller_batch(Reason::HostError, around);
+            self.ask(subs);
+        }
+    }
+
+    /// A refused request for several blocks is tried again at once for fewer: some devices refuse
+    /// ranges that cross a boundary of theirs.
+    fn smaller_batch(&mut self, reason: Reason, around: &Surroundings) {
+        if self.batch > 1 {
+            self.batch = 1;
+        } else {
+            self.wait(reason, around);
+        }
+    }
+
+    /// Asks the device about sub-blocks (held, and out of the page allocator's reach).
+    fn ask(&mut self, subs: Range<u32>) {
+        let end = subs.end;
+        self.next = Some(Doing::Ask(subs, end..end));
+    }
+
+    /// Frees the blocks of `done` for others, but for one that `rest` lies in too.
+    fn ask_or_release(&mut self, done: Range<u32>, rest: Range<u32>) {
+        if rest.is_empty() {
+            self.hold(&done, false);
+        } else {
+            let geometry = *self.map.geometry();
+            let shared = geometry.subs_of(geometry.block_of(rest.start));
+            self.hold(&(done.start..done.end.min(shared.start)), false);
+            self.ask(rest);
+        }
+    }
+
+    fn state_told(
+        &mut self,
+        subs: Range<u32>,
+        rest: Range<u32>,
+        response: Response,
+        around: &Surroundings,
+    ) {
+        let len = subs.end.saturating_sub(subs.start);
+        match response {
+            Response::State(Plugged::All) => {
+                let online = self.block_online(&subs);
+                self.map.set_plugged(subs.clone(), true);
+                if online {
+                    self.next = Some(Doing::Give(subs, rest));
+                } else {
+                    self.ask_or_release(subs, rest);
+                }
+            }
+            Response::State(Plugged::None) => {
+                self.map.set_plugged(subs.clone(), false);
+                self.ask_or_release(subs, rest);
+            }
+            Response::State(Plugged::Mixed) if len > 1 => {
+                let middle = subs.start.saturating_add(len / 2);
+                self.next = Some(Doing::Ask(
+                    subs.start..middle,
+                    middle..rest.end.max(subs.end),
+                ));
+            }
+            // Partly plugged, or unknown: never to be touched, which is what unplugged means.
+            _ => {
+                let all = subs.start..rest.end.max(subs.end);
+                self.map.set_plugged(all.clone(), false);
+                self.hold(&all, false);
+                if self.waiting.is_none() {
+                    self.wait(Reason::HostError, around);
+                }
+            }
+        }
+    }
+
+    /// Whether the block of `subs`, which lie in one block if it is in Linux, is online.
+    fn block_online(&self, subs: &Range<u32>) -> bool {
+        let block = self.map.geometry().block_of(subs.start);
+        self.map.in_linux(block).online()
+    }
+
+    fn added(&mut self, block: u32, failure: Option<Failure>, around: &Surroundings) {
+        let flags = self.map.flags(block);
+        if let Some(failure) = failure {
+            self.map.update(block, InLinux::Absent, Flags::empty());
+            let reason = match failure {
+                Failure::NoMemory => Reason::NoMemory,
+                _ => Reason::NotAddressable,
+            };
+            let delay = self.linux.fail();
+            self.wait_for(reason, Some(delay), around);
+            if let Some(waiting) = &mut self.waiting {
+                waiting.shed = true;
+            }
+        } else if self.map.in_linux(block).online() {
+            self.map
+                .set_flags(block, Flags::TRANSIT | Flags::WANTED, false);
+            self.linux.reset();
+            self.progress();
+        } else if flags.contains(Flags::WANTED) {
+            // At once: until it is online nobody else may choose its zone.
+            self.next = Some(Doing::Online(block));
+        } else {
+            self.map.set_flags(block, Flags::TRANSIT, false);
+            self.linux.reset();
+            self.progress();
+        }
+    }
+
+    fn onlined(&mut self, block: u32, failure: Option<Failure>, around: &Surroundings) {
+        self.map.set_flags(block, Flags::TRANSIT, false);
+        if self.map.in_linux(block).online() {
+            self.map.set_flags(block, Flags::WANTED, false);
+            self.linux.reset();
+            self.progress();
+        } else {
+            let reason = match failure {
+                Some(Failure::NoMemory) => Reason::NoMemory,
+                _ => Reason::OnliningRefused,
+            };
+            self.wait(reason, around);
+        }
+    }
+
+    fn removed(&mut self, block: u32, failure: Option<Failure>, around: &Surroundings) {
+        if failure.is_none() {
+            self.loose_since_ms.get_or_insert(around.now_ms);
+            self.map.update(block, InLinux::Absent, Flags::empty());
+            self.progress();
+        } else {
+            self.map.set_flags(block, Flags::TRANSIT, false);
+            // What has been removed so far need not wait for the others.
+            self.flush = true;
+        }
+    }
+
+    /// The driver is about to let go of the device, and carries no more steps out: the memory that
+    /// was taken from Linux and not unplugged, to be given back. To be called once.
+    pub fn wind_down(&mut self) -> Option<Range<u32>> {
+        let subs = match self.next.take()? {
+            Doing::UnplugTaken(subs) | Doing::Give(subs, _) => subs,
+            _ => return None,
+        };
+        self.hold(&subs, false);
+        Some(subs)
+    }
+}

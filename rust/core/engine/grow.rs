@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Growing: first what is plugged already, then partly plugged blocks, then new ones.
+
+use super::Doing;
+use super::Engine;
+use super::Onlining;
+use super::Surroundings;
+use crate::block_map::Class;
+use crate::block_map::Flags;
+use crate::block_map::InLinux;
+use crate::vocabulary::Reason;
+use core::num::NonZeroU32;
+use core::ops::DerefMut;
+use core::ops::Range;
+
+/// Blocks that can take more, in the order in which they do.
+const FILL_ORDER: [Class; 6] = [
+    Class::MovablePartial,
+    Class::KernelPartial,
+    Class::OfflinePartial,
+    Class::MovableEmpty,
+    Class::KernelEmpty,
+    Class::OfflineEmpty,
+];
+
+impl<W: DerefMut<Target = [u64]>> Engine<W> {
+    /// The next thing to do when no more is plugged than requested; `None` if there is nothing, or
+    /// (then `waiting` is set) nothing for now.
+    pub(super) fn grow(&mut self, around: &Surroundings) -> Option<Doing> {
+        if let Some(block) = self.map.class(Class::Wanted).first() {
+            return Some(Doing::Online(block));
+        }
+        if let Some(block) = self.next_to_add() {
+            if self.map.offline_blocks() >= self.max_offline {
+                self.wait(Reason::OfflineLimit, around);
+                return None;
+            }
+            return Some(Doing::Add(block));
+        }
+        let missing = self.target().checked_sub(self.map.plugged())?;
+        if missing == 0 {
+            return None;
+        }
+        let usable = self
+            .map
+            .geometry()
+            .usable_blocks(self.config.usable_region_size);
+        for class in FILL_ORDER {
+            let Some(block) = self.map.class(class).first().filter(|b| *b < usable) else {
+                continue;
+            };
+            if let Some(subs) = self.map.unplugged_run(block, missing) {
+                return Some(Doing::Plug(subs));
+            }
+        }
+        self.plug_new(missing, usable, around)
+    }
+
+    /// Plugs the sub-blocks of a run of new blocks, which are added one by one after that.
+    fn plug_new(&mut self, missing: u32, usable: u32, around: &Surroundings) -> Option<Doing> {
+        let geometry = *self.map.geometry();
+        let unused = self.map.class(Class::Unused);
+        let Some(first) = unused.first().filter(|block| *block < usable) else {
+            self.wait(Reason::NotAddressable, around);
+            return None;
+        };
+        let mut room = self.max_offline.saturating_sub(self.map.offline_blocks());
+        if room == 0 {
+            self.wait(Reason::OfflineLimit, around);
+            return None;
+        }
+        if self.onlining == Onlining::Movable {
+            // None of them stays offline for longer than it takes.
+            room = u32::MAX;
+        }
+        if let Some(subs) = self.plug_top(first, missing, usable) {
+            return Some(Doing::Plug(subs));
+        }
+        let most = geometry.max_subs_per_request().min(missing).min(
+            self.batch
+                .min(room)
+                .saturating_mul(geometry.subs_per_block()),
+        );
+        let start = geometry.subs_of(first).start;
+        let mut end = start;
+        let mut block = first;
+        while block < usable && unused.contains(block) && end.saturating_sub(start) < most {
+            end = geometry.subs_of(block).end;
+            block = block.saturating_add(1);
+        }
+        let end = end.min(start.saturating_add(most));
+        (start < end).then_some(Doing::Plug(start..end))
+    }
+
+    /// The highest of the new blocks that are needed, if that one is to go first: if they are more
+    /// than one request is for, within which [`Engine::next_to_add`] sees to the order.
+    ///
+    /// Once ZONE_MOVABLE spans a range that no other zone spans, the kernel brings blocks in it
+    /// online into that zone by itself, under any online policy but `online_kernel` and
+    /// `auto-movable`. With the highest block there first, all others but the lowest need no second
+    /// pass over their struct pages.
+    fn plug_top(&self, first: u32, missing: u32, usable: u32) -> Option<Range<u32>> {
+        let geometry = self.map.geometry();
+        let per_block = geometry.subs_per_block();
+        // A whole block: where part of one is needed, it is that of the last one added.
+        let below = missing.checked_sub(1)? / NonZeroU32::new(per_block)?;
+        let top = first.checked_add(below)?;
+        let wanted = self.onlining == Onlining::Movable
+            && below >= self.batch
+            && top < usable
+            && self.map.class(Class::Unused).contains(top)
+            && !self.movable_from(top);
+        wanted.then(|| geometry.subs_of(top))
+    }
+
+    /// Whether `block` or one above it is in ZONE_MOVABLE.
+    fn movable_from(&self, block: u32) -> bool {
+        [Class::MovableFull, Class::MovablePartial]
+            .iter()
+            .any(|class| self.map.class(*class).at_or_above(block).is_some())
+    }
+
+    /// Which of the plugged blocks to add next: see [`Engine::plug_top`].
+    fn next_to_add(&self) -> Option<u32> {
+        let loose = self.map.class(Class::Loose);
+        let (first, last) = (loose.first()?, loose.last()?);
+        if self.onlining == Onlining::Policy {
+            return Some(first);
+        }
+        Some(if self.movable_from(last) { first } else { last })
+    }
+
+    /// Linux may bring `block` online before the add returns: it must look offline by then.
+    pub(super) fn start_adding(&mut self, block: u32) {
+        let mut flags = Flags::TRANSIT;
+        flags.set(Flags::WANTED, self.onlining == Onlining::Movable);
+        self.map.update(block, InLinux::Offline, flags);
+    }
+}

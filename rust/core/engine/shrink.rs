@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Shrinking: passes over the blocks, from the cheapest to the last resort.
+//!
+//! Whole blocks come before parts of blocks, so that memory blocks with their memmap go first and
+//! nothing is allocated only to be thrown away (under `init_on_alloc` the kernel would write zeroes
+//! over all of it). Within a class the highest block goes first.
+
+use super::Doing;
+use super::Engine;
+use super::Freed;
+use super::Surroundings;
+use crate::block_map::Class;
+use crate::block_map::Flags;
+use crate::vocabulary::Reason;
+use core::ops::DerefMut;
+use core::ops::Range;
+
+/// What is tried on the blocks of a class.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Removing whole blocks that hold no more than what has to go.
+    Whole,
+    /// Unplugging sub-blocks of offline blocks, which nobody uses.
+    Idle,
+    /// Taking sub-blocks of online blocks out of the page allocator.
+    Parts,
+}
+
+/// The order of a pass.
+const PHASES: [(Class, How); 18] = [
+    (Class::OfflineEmpty, How::Whole),
+    (Class::MovableEmpty, How::Whole),
+    (Class::KernelEmpty, How::Whole),
+    (Class::OfflinePartial, How::Whole),
+    (Class::OfflineFull, How::Whole),
+    (Class::OfflinePartial, How::Idle),
+    (Class::OfflineFull, How::Idle),
+    (Class::MovablePartial, How::Whole),
+    (Class::KernelPartial, How::Whole),
+    (Class::MovableFull, How::Whole),
+    (Class::KernelFull, How::Whole),
+    (Class::MovablePartial, How::Parts),
+    (Class::KernelPartial, How::Parts),
+    (Class::MovableFull, How::Parts),
+    (Class::KernelFull, How::Parts),
+    (Class::OfflineEmpty, How::Whole),
+    (Class::MovableEmpty, How::Whole),
+    (Class::KernelEmpty, How::Whole),
+];
+
+/// The phases that only remove blocks which hold nothing.
+const EMPTY_PHASES: usize = 3;
+
+/// How long memory that has been removed from Linux waits for more, to be unplugged with it, in
+/// milliseconds.
+const FLUSH_MS: u64 = 100;
+
+/// After the first pass since the request changed: how long a pass goes on without achieving
+/// anything, in milliseconds, before it is broken off. The next one continues there.
+const BUDGET_MS: u64 = 2_000;
+
+/// How much longer than that time in vain the rest after it is, so that waiting costs next to no
+/// CPU time.
+const REST_FACTOR: u64 = 100;
+
+/// The same when a little memory has been freed meanwhile, at most.
+const MAX_PAUSE_FACTOR: u32 = 32;
+
+/// The longest rest, in milliseconds.
+const MAX_REST_MS: u64 = 300_000;
+
+/// Sub-blocks taken at once: the request that has meanwhile changed is not noticed before that is
+/// done, and the kernel may have to clear all of it.
+const MAX_TAKE: u32 = 8;
+
+/// Below this part of a block, its sub-blocks are taken one by one instead of the whole block:
+/// what is left in a block is often what cannot be moved, which is told much faster by asking for
+/// these sub-blocks than by trying to empty the block.
+const WHOLE_SHARE: u32 = 4;
+
+/// How far a pass has come: each block is tried once.
+pub(super) struct Pass {
+    phase: usize,
+    /// Blocks from here on have been tried in this phase.
+    below: u32,
+    /// In [`How::Parts`]: the block whose sub-blocks are being taken. It may have changed its
+    /// class since it was found.
+    block: Option<u32>,
+    /// Sub-blocks from here on have been tried.
+    sub_limit: u32,
+    /// How many sub-blocks to take at once. Halved when a range is in use, so that a few busy
+    /// pages cost a few calls and not one for each sub-block.
+    len: u32,
+    /// When it last achieved something, or was begun or continued; `None`: when it is next looked
+    /// at.
+    progress_ms: Option<u64>,
+    /// Free memory when it was begun or continued.
+    free_then: Option<u64>,
+}
+
+impl Pass {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: 0,
+            below: u32::MAX,
+            block: None,
+            sub_limit: u32::MAX,
+            len: u32::MAX,
+            progress_ms: None,
+            free_then: None,
+        }
+    }
+
+    /// Something was achieved, or a pass that was broken off goes on.
+    pub(super) fn progress(&mut self) {
+        self.progress_ms = None;
+    }
+
+    /// Goes on where it was broken off, or starts again where it had come to its end.
+    pub(super) fn resume(&mut self) {
+        if PHASES.len() <= self.phase {
+            *self = Self::new();
+        }
+        self.progress();
+    }
+
+    /// For how long nothing has been achieved, in milliseconds.
+    fn fruitless_ms(&mut self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(*self.progress_ms.get_or_insert(now_ms))
+    }
+
+    fn next_phase(&mut self) {
+        *self = Self {
+            phase: self.phase.saturating_add(1),
+            progress_ms: self.progress_ms,
+            free_then: self.free_then,
+            ..Self::new()
+        };
+    }
+
+    fn next_block(&mut self) {
+        self.block = None;
+        self.sub_limit = u32::MAX;
+        self.len = u32::MAX;
+    }
+
+    /// Something in `subs` is in use.
+    pub(super) fn take_failed(&mut self, subs: &Range<u32>) {
+        let len = subs.end.saturating_sub(subs.start);
+        self.sub_limit = if len > 1 { subs.end } else { subs.start };
+        self.len = (len / 2).max(1);
+    }
+
+    /// `subs` are out of the page allocator.
+    pub(super) fn take_worked(&mut self, subs: &Range<u32>) {
+        self.sub_limit = subs.start;
+        self.len = self.len.saturating_mul(2);
+    }
+}
+
+impl<W: DerefMut<Target = [u64]>> Engine<W> {
+    /// The next thing to do when more is plugged than requested; `None` (then `waiting` is set) if
+    /// there is nothing for now.
+    pub(super) fn shrink(&mut self, around: &Surroundings) -> Option<Doing> {
+        let excess = self.map.plugged().saturating_sub(self.target());
+        let loose = self.map.loose();
+        let more = excess.saturating_sub(loose);
+        let lump = self
+            .batch
+            .saturating_mul(self.map.geometry().subs_per_block());
+        let waits = self
+            .loose_since_ms
+            .is_some_and(|since| around.now_ms.saturating_sub(since) >= FLUSH_MS);
+        if loose > 0 && (more == 0 || self.flush || waits || loose >= lump) {
+            if let Some(doing) = self.unplug_loose(excess) {
+                return Some(doing);
+            }
+        }
+        self.flush = false;
+        if loose == 0 {
+            self.loose_since_ms = None;
+        }
+        if let Some(doing) = self.go_on(more, around) {
+            return Some(doing);
+        }
+        if let Some(doing) = self.unplug_loose(excess) {
+            return Some(doing);
+        }
+        self.wait_for_memory(around);
+        None
+    }
+
+    /// Waits until memory that is in use may no longer be, and the longer the more time went into
+    /// finding out that it still is.
+    fn wait_for_memory(&mut self, around: &Surroundings) {
+        let fruitless = self.pass.fruitless_ms(around.now_ms);
+        let rest = fruitless.saturating_mul(REST_FACTOR).min(MAX_REST_MS);
+        let delay = self.in_use.fail().max(rest);
+        // What was freed while the pass went on counts too.
+        let free = self.pass.free_then.unwrap_or(around.free).min(around.free);
+        let geometry = self.map.geometry();
+        let excess = self.map.plugged().saturating_sub(self.target());
+        let plenty = geometry.block_size().max(geometry.size_of(excess / 4));
+        let pause = fruitless.saturating_mul(u64::from(self.in_vain));
+        let freed = Freed {
+            plenty: free.saturating_add(plenty),
+            some: free.saturating_add(geometry.sub_size().saturating_mul(8)),
+            some_ms: around.now_ms.saturating_add(pause),
+        };
+        self.in_vain = self.in_vain.saturating_mul(2).clamp(1, MAX_PAUSE_FACTOR);
+        self.pass.free_then = None;
+        self.wait_for(Reason::MemoryInUse, Some(delay), around);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.freed = freed;
+        }
+        self.first_pass = false;
+    }
+
+    /// Removes blocks that hold nothing, when nothing else is to do.
+    pub(super) fn clean_up(&mut self, around: &Surroundings) -> Option<Doing> {
+        let empty = PHASES.iter().take(EMPTY_PHASES);
+        if !empty.clone().any(|(class, _)| self.any(*class)) {
+            return None;
+        }
+        let doing = self.go_on(0, around);
+        if doing.is_none() {
+            self.wait_for_memory(around);
+        }
+        doing
+    }
+
+    /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.
+    pub(super) fn unplug_loose(&mut self, most: u32) -> Option<Doing> {
+        let geometry = *self.map.geometry();
+        let loose = self.map.class(Class::Loose);
+        let most = most
+            .min(self.batch.saturating_mul(geometry.subs_per_block()))
+            .min(geometry.max_subs_per_request());
+        let mut block = loose.last()?;
+        let mut run = self.map.plugged_run_below(block, u32::MAX, most)?;
+        while run.start == geometry.subs_of(block).start {
+            let room = most.saturating_sub(run.end.saturating_sub(run.start));
+            let Some(previous) = block.checked_sub(1).filter(|b| loose.contains(*b)) else {
+                break;
+            };
+            match self.map.plugged_run_below(previous, u32::MAX, room) {
+                Some(more) if more.end == run.start => run.start = more.start,
+                _ => break,
+            }
+            block = previous;
+        }
+        Some(Doing::UnplugIdle(run))
+    }
+
+    /// Goes on with the pass, looking for something to do that frees at most `more` sub-blocks.
+    fn go_on(&mut self, more: u32, around: &Surroundings) -> Option<Doing> {
+        let fruitless = self.pass.fruitless_ms(around.now_ms);
+        self.pass.free_then.get_or_insert(around.free);
+        if !self.first_pass && fruitless > BUDGET_MS {
+            return None;
+        }
+        loop {
+            let (class, how) = *PHASES.get(self.pass.phase)?;
+            let online = !matches!(
+                class,
+                Class::OfflineEmpty | Class::OfflinePartial | Class::OfflineFull
+            );
+            if online && !around.unplug_online {
+                self.pass.next_phase();
+                continue;
+            }
+            let found = match how {
+                How::Whole => self.next_whole(class, more),
+                How::Idle => self.next_idle(class, more),
+                How::Parts => self.next_parts(class, more),
+            };
+            if found.is_some() {
+                return found;
+            }
+            self.pass.next_phase();
+        }
+    }
+
+    fn next_whole(&mut self, class: Class, more: u32) -> Option<Doing> {
+        let full = matches!(
+            class,
+            Class::OfflineFull | Class::MovableFull | Class::KernelFull
+        );
+        let empty = matches!(
+            class,
+            Class::OfflineEmpty | Class::MovableEmpty | Class::KernelEmpty
+        );
+        if (full && more < self.map.geometry().subs_per_block()) || (more == 0 && !empty) {
+            return None;
+        }
+        loop {
+            let block = self.map.class(class).below(self.pass.below)?;
+            self.pass.below = block;
+            let plugged = self.map.plugged_in(block);
+            let few = plugged < self.map.geometry().subs_per_block() / WHOLE_SHARE;
+            let online = self.map.in_linux(block).online();
+            if plugged <= more && (empty || !online || !few) {
+                return Some(Doing::Remove(block));
+            }
+        }
+    }
+
+    fn next_idle(&mut self, class: Class, more: u32) -> Option<Doing> {
+        let block = self.map.class(class).below(self.pass.below)?;
+        // Not skipped: what is left in it may have to go too.
+        let run = self.map.plugged_run_below(block, u32::MAX, more)?;
+        Some(Doing::UnplugIdle(run))
+    }
+
+    fn next_parts(&mut self, class: Class, more: u32) -> Option<Doing> {
+        if more == 0 {
+            return None;
+        }
+        loop {
+            let block = match self.pass.block {
+                Some(block) => block,
+                None => {
+                    let block = self.map.class(class).below(self.pass.below)?;
+                    self.pass.below = block;
+                    self.pass.block = Some(block);
+                    block
+                }
+            };
+            let mine = self.map.in_linux(block).online() && self.map.flags(block).is_empty();
+            let most = more.min(self.pass.len.max(1)).min(MAX_TAKE);
+            let run = self
+                .map
+                .plugged_run_below(block, self.pass.sub_limit, most)
+                .filter(|_| mine);
+            match run {
+                Some(run) => return Some(Doing::Take(run)),
+                None => self.pass.next_block(),
+            }
+        }
+    }
+
+    /// Whether flags of a block allow a bystander to use it.
+    pub(super) fn free_for_others(&self, block: u32) -> bool {
+        !self.map.flags(block).contains(Flags::HELD)
+    }
+}

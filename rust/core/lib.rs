@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the virtio-mem driver knows and decides, without the kernel.
+//!
+//! Nothing here allocates, performs I/O, sleeps or uses `unsafe`. The same files are compiled into
+//! the kernel module and, as a Cargo crate, on the host, where the tests run the engine against a
+//! simulated device and a simulated Linux.
+//!
+//! - [`wire`]: requests, responses, config space and features of the device.
+//! - [`geometry`]: how a device's memory region is cut into memory blocks and sub-blocks.
+//! - [`block_set`] and [`block_map`]: which of them are plugged, and how Linux uses them.
+//! - [`engine`]: events in, next step out; the only place where decisions are made.
+//! - [`backoff`] and [`effort`]: when to try again, and how hard.
+//! - [`vocabulary`]: the words for states and reasons that the driver shows and the agent reads.
+
+// Kbuild says so on the command line.
+#![cfg_attr(not(MODULE), no_std)]
+#![deny(unsafe_code)]
+
+pub mod backoff;
+pub mod block_map;
+pub mod block_set;
+pub mod effort;
+pub mod engine;
+pub mod geometry;
+pub mod vocabulary;
+pub mod wire;

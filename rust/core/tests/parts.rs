@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The core's smaller parts: wire format, geometry, sets, map, backoff, vocabulary.
+
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use virtio_mem_core::backoff::Backoff;
+use virtio_mem_core::block_map::BlockMap;
+use virtio_mem_core::block_map::Class;
+use virtio_mem_core::block_map::Flags;
+use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_set;
+use virtio_mem_core::block_set::BlockSet;
+use virtio_mem_core::effort;
+use virtio_mem_core::geometry::Geometry;
+use virtio_mem_core::geometry::LinuxLimits;
+use virtio_mem_core::geometry::Unusable;
+use virtio_mem_core::vocabulary::Reason;
+use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::wire::Config;
+use virtio_mem_core::wire::ConfigError;
+use virtio_mem_core::wire::Plugged;
+use virtio_mem_core::wire::Request;
+use virtio_mem_core::wire::Response;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn requests_are_laid_out_as_the_specification_says() {
+    let bytes = Request::Unplug {
+        addr: 0x1122_3344_5566_7788,
+        blocks: 0x99aa,
+    }
+    .encode();
+    let mut expected = [0; 24];
+    expected[0] = 1;
+    expected[8..16].copy_from_slice(&[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
+    expected[16..18].copy_from_slice(&[0xaa, 0x99]);
+    assert_eq!(bytes, expected);
+    assert_eq!(Request::UnplugAll.encode()[..2], [2, 0]);
+    let state = Request::State { addr: 1, blocks: 2 };
+    assert_eq!(state.encode()[..2], [3, 0]);
+    let mut unknown = bytes;
+    unknown[0] = 4;
+    assert_eq!(Request::decode(&unknown), None);
+}
+
+#[test]
+fn responses_are_read_as_far_as_their_type_makes_them_valid() {
+    let plug = Request::Plug { addr: 0, blocks: 1 };
+    let state = Request::State { addr: 0, blocks: 1 };
+    let response = |kind: u8, state: u8| [kind, 0, 0, 0, 0, 0, 0, 0, state, 0];
+    for (kind, meaning) in [
+        (0, Response::Ack),
+        (1, Response::Nack),
+        (2, Response::Busy),
+        (3, Response::Error),
+        (4, Response::Garbled),
+    ] {
+        // The state is no part of the answer.
+        assert_eq!(Response::decode(plug, &response(kind, 2), 10), meaning);
+        assert_eq!(Response::decode(plug, &response(kind, 7), 2), meaning);
+    }
+    for (word, meaning) in [(0, Plugged::All), (1, Plugged::None), (2, Plugged::Mixed)] {
+        let answer = Response::decode(state, &response(0, word), 10);
+        assert_eq!(answer, Response::State(meaning));
+    }
+    assert_eq!(
+        Response::decode(state, &response(0, 3), 10),
+        Response::Garbled
+    );
+    assert_eq!(
+        Response::decode(state, &response(0, 0), 9),
+        Response::Garbled
+    );
+    assert_eq!(
+        Response::decode(state, &response(3, 0), 10),
+        Response::Error
+    );
+    assert_eq!(
+        Response::decode(plug, &response(0, 0), 1),
+        Response::Garbled
+    );
+    assert_eq!(
+        Response::decode(plug, &response(0, 0), 0),
+        Response::Garbled
+    );
+}
+
+fn config() -> Config {
+    Config {
+        block_size: 2 * MIB,
+        addr: 4096 * MIB,
+        region_size: 1024 * MIB,
+        usable_region_size: 512 * MIB,
+        plugged_size: 2 * MIB,
+        requested_size: 4 * MIB,
+    }
+}
+
+#[test]
+fn nonsense_in_the_config_space_is_named() {
+    assert_eq!(config().check(), Ok(()));
+    type Change = fn(&mut Config);
+    let cases: [(Change, ConfigError); 13] = [
+        (|c| c.block_size = 0, ConfigError::BlockSize),
+        (|c| c.block_size = 3 * MIB, ConfigError::BlockSize),
+        (|c| c.addr += MIB, ConfigError::RegionAlignment),
+        (|c| c.region_size += MIB, ConfigError::RegionAlignment),
+        (|c| c.region_size = 0, ConfigError::RegionAlignment),
+        (
+            |c| c.addr = u64::MAX - 2 * MIB + 1,
+            ConfigError::RegionOverflow,
+        ),
+        (
+            |c| c.region_size = u64::MAX - 2 * MIB + 1,
+            ConfigError::RegionOverflow,
+        ),
+        (
+            |c| c.usable_region_size = 1025 * MIB,
+            ConfigError::UsableRegion,
+        ),
+        (|c| c.plugged_size = 1026 * MIB, ConfigError::PluggedSize),
+        (|c| c.plugged_size = 1, ConfigError::PluggedSize),
+        (
+            |c| c.requested_size = 1026 * MIB,
+            ConfigError::RequestedSize,
+        ),
+        (|c| c.requested_size = 3 * MIB, ConfigError::RequestedSize),
+        (|c| c.requested_size = 1 << 63, ConfigError::RequestedSize),
+    ];
+    for (change, error) in cases {
+        let mut config = config();
+        change(&mut config);
+        assert_eq!(config.check(), Err(error), "{config:x?}");
+        assert!(!error.field().is_empty() && !error.rule().is_empty());
+    }
+}
+
+fn limits() -> LinuxLimits {
+    LinuxLimits {
+        memory_block: 128 * MIB,
+        pageblock: 2 * MIB,
+        first: 0,
+        last: (1 << 46) - 1,
+    }
+}
+
+#[test]
+fn only_whole_addressable_memory_blocks_are_managed() {
+    let geometry = |change: fn(&mut Config, &mut LinuxLimits)| {
+        let (mut config, mut limits) = (config(), limits());
+        change(&mut config, &mut limits);
+        Geometry::new(&config, &limits)
+    };
+    let plain = geometry(|_, _| {}).unwrap();
+    assert_eq!(
+        (plain.blocks(), plain.subs_per_block(), plain.subs()),
+        (8, 64, 512)
+    );
+    assert_eq!(plain.block_addr(7), (4096 + 7 * 128) * MIB);
+    assert_eq!(plain.sub_addr(65), (4096 + 130) * MIB);
+    assert_eq!(plain.block_at((4096 + 1024) * MIB), None);
+    assert_eq!(plain.block_at(4096 * MIB - 1), None);
+    assert_eq!(plain.block_at((4096 + 128) * MIB - 1), Some(0));
+    assert_eq!(plain.sub_at((4096 + 131) * MIB), Some(65));
+    assert_eq!(plain.device_blocks(3), 3);
+    // Both ends off a memory block's boundary: the blocks that are cut are lost.
+    let odd = geometry(|config, _| config.addr += 2 * MIB).unwrap();
+    assert_eq!((odd.blocks(), odd.block_addr(0)), (7, (4096 + 128) * MIB));
+    assert_eq!(odd.usable_blocks(126 * MIB), 0);
+    assert_eq!(odd.usable_blocks((126 + 127) * MIB), 0);
+    assert_eq!(odd.usable_blocks((126 + 128) * MIB), 1);
+    assert_eq!(odd.usable_blocks(u64::MAX), 7);
+    // Cut by what Linux can address.
+    let low = geometry(|_, limits| limits.first = 4500 * MIB).unwrap();
+    assert_eq!((low.blocks(), low.block_addr(0)), (4, (4096 + 512) * MIB));
+    let high = geometry(|_, limits| limits.last = 4500 * MIB - 1).unwrap();
+    assert_eq!(high.blocks(), 3);
+    let none = geometry(|_, limits| limits.last = 4200 * MIB);
+    assert_eq!(none, Err(Unusable::NoWholeBlock));
+    // Device blocks smaller than a pageblock, and as large as a memory block, and larger.
+    let small = geometry(|config, _| config.block_size = MIB).unwrap();
+    assert_eq!((small.sub_size(), small.device_blocks(3)), (2 * MIB, 6));
+    let large = geometry(|config, _| config.block_size = 128 * MIB).unwrap();
+    assert_eq!(large.subs_per_block(), 1);
+    let larger = geometry(|config, _| config.block_size = 256 * MIB);
+    assert_eq!(larger, Err(Unusable::DeviceBlockTooLarge));
+    let odd_linux = geometry(|_, limits| limits.pageblock = 3 * MIB);
+    assert_eq!(odd_linux, Err(Unusable::BlockSizes));
+    let tiny = geometry(|config, _| config.block_size = 1024);
+    assert_eq!(tiny, Err(Unusable::DeviceBlockTooSmall));
+    let huge = geometry(|config, limits| {
+        config.addr = 0;
+        config.region_size = 1 << 62;
+        limits.last = u64::MAX;
+    });
+    assert_eq!(huge, Err(Unusable::TooLarge));
+}
+
+#[test]
+fn the_map_of_a_tebibyte_is_small() {
+    let config = Config {
+        region_size: 1 << 40,
+        ..config()
+    };
+    let geometry = Geometry::new(&config, &limits()).unwrap();
+    assert_eq!(geometry.subs(), 524_288);
+    let bytes = BlockMap::<Vec<u64>>::words_needed(&geometry) * 8;
+    assert!(bytes <= 90 << 10, "{bytes} bytes");
+}
+
+#[test]
+fn delays_double_up_to_their_limit() {
+    let mut backoff = Backoff::HOST;
+    let delays: Vec<_> = (0..8).map(|_| backoff.fail()).collect();
+    assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    backoff.reset();
+    assert_eq!(backoff.fail(), 100);
+}
+
+#[test]
+fn emptying_needs_room_elsewhere() {
+    // All free memory is in the range itself.
+    assert!(effort::room_for(0, 128 * MIB, 0));
+    assert!(!effort::room_for(64 * MIB, 128 * MIB, 64 * MIB));
+    assert!(!effort::room_for(64 * MIB, 128 * MIB, 128 * MIB));
+    assert!(!effort::room_for(64 * MIB, 128 * MIB, 167 * MIB));
+    assert!(effort::room_for(64 * MIB, 128 * MIB, 168 * MIB));
+    assert!(!effort::room_for(u64::MAX, u64::MAX, u64::MAX - 1));
+    assert!(effort::deadline_ms(128 * MIB) > effort::deadline_ms(0));
+}
+
+#[test]
+fn words_are_read_as_they_are_written() {
+    for state in State::ALL {
+        assert_eq!(State::parse(state.as_str()), Some(*state));
+    }
+    for reason in Reason::ALL {
+        assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+        assert_eq!(reason.to_string(), reason.as_str());
+    }
+    assert_eq!(State::parse("Settled"), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 5 } else { 1_000 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_block_set_is_a_set(limit in 1..20_000_u32,
+                            changes in prop::collection::vec((0..20_100_u32, any::<bool>()), 0..80),
+                            looks in prop::collection::vec(0..20_100_u32, 20)) {
+        let mut words = vec![0; block_set::words_needed(limit)];
+        let mut model = BTreeSet::new();
+        for (n, member) in changes {
+            BlockSet::new_mut(&mut words, limit).set(n, member);
+            if member && n < limit {
+                model.insert(n);
+            } else {
+                model.remove(&n);
+            }
+        }
+        let set = BlockSet::new(&words, limit);
+        prop_assert_eq!(set.first(), model.first().copied());
+        prop_assert_eq!(set.last(), model.last().copied());
+        for n in looks {
+            prop_assert_eq!(set.contains(n), model.contains(&n));
+            prop_assert_eq!(set.at_or_above(n), model.range(n..).next().copied());
+            prop_assert_eq!(set.below(n), model.range(..n).next_back().copied());
+        }
+    }
+
+    #[test]
+    fn the_map_files_every_block_where_it_belongs(
+        changes in prop::collection::vec((0..512_u32, 1..200_u32, any::<bool>()), 0..20),
+        states in prop::collection::vec((0..8_u32, 0..4_u8, 0..16_u8), 0..20),
+    ) {
+        let geometry = Geometry::new(&config(), &limits()).unwrap();
+        let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&geometry)];
+        let mut map = BlockMap::new(geometry, words);
+        let mut plugged = vec![false; 512];
+        for (start, len, on) in changes {
+            map.set_plugged(start..start + len, on);
+            for bit in plugged.iter_mut().skip(start as usize).take(len as usize) {
+                *bit = on;
+            }
+        }
+        for (block, state, flags) in states {
+            let state = [InLinux::Absent, InLinux::Offline, InLinux::Movable, InLinux::Kernel]
+                [usize::from(state)];
+            map.update(block, state, Flags::from_bits_truncate(flags << 2));
+        }
+        let count = |range: std::ops::Range<u32>| {
+            plugged[range.start as usize..range.end as usize].iter().filter(|p| **p).count() as u32
+        };
+        prop_assert_eq!(map.plugged(), count(0..512));
+        let mut loose = 0;
+        for block in 0..8 {
+            let subs = geometry.subs_of(block);
+            let (state, flags, mine) = (map.in_linux(block), map.flags(block), count(subs.clone()));
+            prop_assert_eq!(map.plugged_in(block), mine);
+            loose += if state == InLinux::Absent { mine } else { 0 };
+            let idle = !flags.intersects(Flags::MOVING | Flags::HELD | Flags::TRANSIT);
+            let class = match (state, mine) {
+                (InLinux::Absent, 0) => Class::Unused,
+                (InLinux::Absent, _) => Class::Loose,
+                (InLinux::Offline, 0) => Class::OfflineEmpty,
+                (InLinux::Offline, 64) => Class::OfflineFull,
+                (InLinux::Offline, _) => Class::OfflinePartial,
+                (InLinux::Movable, 0) => Class::MovableEmpty,
+                (InLinux::Movable, 64) => Class::MovableFull,
+                (InLinux::Movable, _) => Class::MovablePartial,
+                (InLinux::Kernel, 0) => Class::KernelEmpty,
+                (InLinux::Kernel, 64) => Class::KernelFull,
+                (InLinux::Kernel, _) => Class::KernelPartial,
+            };
+            prop_assert_eq!(map.class(class).contains(block), idle);
+            let wanted = idle && state == InLinux::Offline && flags.contains(Flags::WANTED);
+            prop_assert_eq!(map.class(Class::Wanted).contains(block), wanted);
+            let run = map.unplugged_run(block, 5);
+            prop_assert_eq!(run.is_none(), mine == 64);
+            if let Some(run) = run {
+                prop_assert!(run.len() <= 5 && run.clone().all(|sub| !plugged[sub as usize]));
+                prop_assert!((subs.start..run.start).all(|sub| plugged[sub as usize]));
+            }
+            let run = map.plugged_run_below(block, subs.end, 5);
+            prop_assert_eq!(run.is_none(), mine == 0);
+            if let Some(run) = run {
+                prop_assert!(run.len() <= 5 && run.clone().all(|sub| plugged[sub as usize]));
+                prop_assert!((run.end..subs.end).all(|sub| !plugged[sub as usize]));
+            }
+        }
+        prop_assert_eq!(map.loose(), loose);
+    }
+}

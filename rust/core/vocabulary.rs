@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The words in which the driver says what it does, and the agent reads it.
+
+use core::fmt;
+
+/// Defines an enum whose variants have a name each, with conversions both ways.
+macro_rules! words {
+    (
+        $(#[$meta:meta])*
+        $name:ident { $( $(#[$doc:meta])* $variant:ident = $word:literal, )* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $( $(#[$doc])* $variant, )* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$( Self::$variant, )*];
+
+            /// The word.
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$variant => $word, )* }
+            }
+
+            /// The opposite of `as_str`.
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $( $word => Some(Self::$variant), )* _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What a device is doing.
+    State {
+        /// As much is plugged as is requested.
+        Settled = "settled",
+        /// Memory is being added.
+        Plugging = "plugging",
+        /// Memory is being taken away.
+        Unplugging = "unplugging",
+        /// Neither, because of the reason given; tried again later.
+        Waiting = "waiting",
+    }
+}
+
+words! {
+    /// Why a request is not met yet.
+    Reason {
+        /// It is met, or being worked on.
+        None = "none",
+        /// The host answered BUSY: it migrates the guest, or has no memory.
+        HostBusy = "host-busy",
+        /// The host answered NACK although the request allows it.
+        HostRefused = "host-refused",
+        /// The host answered ERROR or something unknown.
+        HostError = "host-error",
+        /// The host has not answered for a while.
+        NoAnswer = "no-answer",
+        /// What should go is in use and cannot be moved.
+        MemoryInUse = "memory-in-use",
+        /// The guest has no memory for the metadata of more memory.
+        NoMemory = "no-memory",
+        /// Too much memory was added that nobody has brought online.
+        OfflineLimit = "offline-limit",
+        /// What is left of the region cannot be used by Linux.
+        NotAddressable = "not-addressable",
+        /// Linux refused to bring a memory block online.
+        OnliningRefused = "onlining-refused",
+    }
+}
