@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# virtio-mem: the guest driver as a Linux kernel module in Rust, and an agent.
+# `make help` lists what there is to make.
+
+# Kbuild reads Kbuild, not this file, when it builds the module.
+.DEFAULT_GOAL := $(if $(KDIR),module,all)
+# Each of these is one command with jobs of its own.
+.NOTPARALLEL:
+.PHONY: all help module demo check bench modules kernel agent lint update clean distclean
+
+FLAVOUR ?= stock
+CACHE := $(or $(VIRTIO_MEM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-mem)
+
+all: modules agent ## what `make` alone makes: module for the stock kernel, and agent
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo '  FLAVOUR=stock     for which kernel; KERNEL=RELEASE takes that one of the archive'
+	@echo '  MIRROR=URL        Debian mirror, if not that of this machine'
+
+module: ## with KDIR=TREE [MO=DIR]: the module for any prepared Rust-enabled kernel tree
+	@test -n '$(KDIR)' || { echo 'error: make module needs KDIR=/path/to/kernel/build' >&2; exit 1; }
+	@grep -qs '^CONFIG_RUST=y' '$(KDIR)/.config' || \
+		{ echo 'error: $(KDIR) is no configured kernel tree with CONFIG_RUST=y' >&2; exit 1; }
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO))) modules
+
+demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it, shows the agent
+	@tests/enter env PYTHONPATH=tests python3 tests/demo.py
+
+check: modules kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
+	@tests/run --checks tests/checks $(TESTS)
+
+lint: modules ## the checks that boot no guest
+	@tests/run --checks tests/checks --no-guests
+
+bench: modules kernel ## module and C driver side by side, as a table of ratios; ROUNDS=3
+	@tests/enter env PYTHONPATH=tests python3 tests/bench.py
+
+modules: ## out/FLAVOUR/virtio_mem.ko
+	@scripts/build.sh modules $(FLAVOUR)
+
+kernel: ## out/FLAVOUR/vmlinuz
+	@scripts/build.sh kernel $(FLAVOUR)
+
+agent: ## out/virtio-mem-agent, static
+	@scripts/build.sh agent
+
+update: ## forgets the prepared kernel, so that the newest one of the archive is taken
+	rm -rf --one-file-system $(CACHE)/kernel-*
+
+clean: ## removes out/
+	rm -rf out
+
+distclean: clean ## removes the cache too
+	rm -rf --one-file-system $(CACHE)

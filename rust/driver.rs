@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Binding to devices, and letting go of them.
+
+use crate::device::Device;
+use crate::linux::bell::Bell;
+use crate::linux::hotplug;
+use crate::linux::hotplug::Limits;
+use crate::linux::memory_notifier;
+use crate::linux::online_page;
+use crate::linux::pm_notifier::suspending_to_ram;
+use crate::linux::pm_notifier::NoHibernation;
+use crate::linux::thread::Thread;
+use crate::linux::virtio;
+use crate::linux::virtqueue::RequestQueue;
+use crate::module;
+use crate::worker;
+use crate::worker::Worker;
+use kernel::device;
+use kernel::prelude::*;
+use kernel::sync::new_mutex;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+use virtio_mem_core::geometry::Geometry;
+use virtio_mem_core::geometry::LinuxLimits;
+use virtio_mem_core::wire;
+use virtio_mem_core::wire::Config;
+use virtio_mem_core::wire::Features;
+
+/// The driver.
+pub(crate) struct VirtioMem;
+
+virtio::id_table!(
+    /// Memory devices.
+    TABLE,
+    wire::DEVICE_ID
+);
+
+const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
+const PERSISTENT_SUSPEND: u32 = Features::PERSISTENT_SUSPEND.bits().trailing_zeros();
+const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trailing_zeros();
+
+/// What a bound device has, in the order in which it goes away.
+struct Parts {
+    thread: Thread<Worker>,
+    filter: online_page::Registration,
+    notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
+    hibernation: Pin<KBox<NoHibernation<Arc<Device>>>>,
+}
+
+/// What the driver keeps for a bound device.
+#[pin_data]
+pub(crate) struct Data {
+    /// Gone once the driver is unbound.
+    #[pin]
+    parts: Mutex<Option<Parts>>,
+    /// Holds the virtqueue's buffer, which the device may write until it is reset.
+    worker: Arc<Worker>,
+    device: Arc<Device>,
+}
+
+impl virtio::Driver for VirtioMem {
+    type Data<'bound> = Data;
+    const ID_TABLE: &'static virtio::IdTable = &TABLE;
+    const FEATURES: &'static [u32] = &[ACPI_PXM, UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND];
+    const CONFIG_CHANGED: u32 = worker::CONFIG;
+
+    fn probe<'bound>(
+        vdev: &'bound virtio::Device<device::Core<'_>>,
+    ) -> impl PinInit<Data, Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            let (device, worker, parts) = bind(vdev)?;
+            Ok(try_pin_init!(Data {
+                parts <- new_mutex!(Some(parts)),
+                worker,
+                device,
+            }))
+        })
+    }
+
+    fn unbind<'bound>(_: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) {
+        let Some(parts) = data.parts.lock().take() else {
+            return;
+        };
+        let device = &data.device;
+        // Nothing is decided any more, and nothing moves.
+        drop(parts.thread);
+        device.close();
+        // Without us, everything in a block that goes online is used.
+        device.remove_partly_plugged();
+        drop(parts.filter);
+        drop(parts.hibernation);
+        drop(parts.notifier);
+        if device.region().has_memory() {
+            dev_warn!(device.dev(), "device still has system memory added\n");
+        }
+    }
+
+    fn freeze<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
+        let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
+        let plugged = data
+            .device
+            .with_engine(|engine| engine.plugged_size() != 0 || engine.unplug_all_required());
+        if suspending_to_ram() && plugged && !vdev.has_feature(PERSISTENT_SUSPEND) {
+            dev_err!(dev, "suspending with plugged memory is not supported\n");
+            return Err(EPERM);
+        }
+        data.worker.suspend()
+    }
+
+    fn restore<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
+        data.worker.resume(vdev)
+    }
+}
+
+/// Reads all fields of the config space that the driver uses.
+pub(crate) fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>) -> Config {
+    Config {
+        block_size: vdev.read_u64(wire::offset::BLOCK_SIZE),
+        addr: vdev.read_u64(wire::offset::ADDR),
+        region_size: vdev.read_u64(wire::offset::REGION_SIZE),
+        usable_region_size: vdev.read_u64(wire::offset::USABLE_REGION_SIZE),
+        plugged_size: vdev.read_u64(wire::offset::PLUGGED_SIZE),
+        requested_size: vdev.read_u64(wire::offset::REQUESTED_SIZE),
+    }
+}
+
+/// The node that the device's memory belongs to.
+fn node(vdev: &virtio::Device<device::Core<'_>>, addr: u64) -> i32 {
+    let told = if vdev.has_feature(ACPI_PXM) {
+        hotplug::node_of_proximity_domain(vdev.read_u16(wire::offset::NODE_ID))
+    } else {
+        -1
+    };
+    if told < 0 {
+        hotplug::node_of_address(addr)
+    } else {
+        told
+    }
+}
+
+/// Does all that binding takes; what was done is undone when an error is returned.
+fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<(Arc<Device>, Arc<Worker>, Parts)> {
+    let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
+    if !vdev.config_readable() {
+        dev_err!(dev, "config access disabled\n");
+        return Err(EINVAL);
+    }
+    if hotplug::in_kdump_kernel() {
+        dev_info!(dev, "memory hot(un)plug disabled in kdump kernel\n");
+        return Err(ENODEV);
+    }
+    let bell = Arc::pin_init(Bell::new(), GFP_KERNEL)?;
+    vdev.set_bell(bell.clone());
+    let queue = RequestQueue::new::<{ worker::ANSWERED }>(vdev, worker::QUEUE_NAME)?;
+
+    let config = read_config(vdev);
+    let node = node(vdev, config.addr);
+    dev_info!(dev, "start address: {:#x}\n", config.addr);
+    dev_info!(dev, "region size: {:#x}\n", config.region_size);
+    dev_info!(dev, "device block size: {:#x}\n", config.block_size);
+    if node >= 0 {
+        dev_info!(dev, "nid: {}\n", node);
+    }
+    config.check().map_err(|error| {
+        dev_err!(
+            dev,
+            "the device's {} {}: {:#x?}\n",
+            error.field(),
+            error.rule(),
+            config
+        );
+        EINVAL
+    })?;
+    let geometry = geometry(dev, &config)?;
+    let region = hotplug::Region::new(
+        config.addr,
+        config.region_size,
+        dev.name(),
+        node,
+        geometry.block_size(),
+    )
+    .inspect_err(|_| {
+        dev_warn!(dev, "could not reserve device region\n");
+        dev_info!(dev, "reloading the driver is not supported\n");
+    })?;
+    let device = Device::new(dev, bell, region, geometry, config, module::onlining())?;
+    if config.plugged_size != 0 {
+        dev_info!(dev, "unplugging all memory is required\n");
+    }
+
+    let worker = Worker::new(device.clone(), queue)?;
+    let hibernation = KBox::pin_init(NoHibernation::new(device.clone()), GFP_KERNEL)?;
+    let notifier = KBox::pin_init(
+        memory_notifier::Registration::new(device.clone()),
+        GFP_KERNEL,
+    )?;
+    let range = config.addr..config.addr.saturating_add(config.region_size);
+    let filter = online_page::Registration::new(range, device.clone()).inspect_err(|_| {
+        dev_err!(dev, "another driver decides which memory goes online\n");
+    })?;
+    vdev.ready();
+    let thread = Thread::start(worker.clone(), node, c"virtio_mem")?;
+    let parts = Parts {
+        thread,
+        filter,
+        notifier,
+        hibernation,
+    };
+    Ok((device, worker, parts))
+}
+
+/// Cuts the device's region up, and says how, or why not.
+fn geometry(dev: &device::Device<device::Core<'_>>, config: &Config) -> Result<Geometry> {
+    let limits = Limits::get();
+    let end = config.addr.saturating_add(config.region_size);
+    for (what, addr) in [("start", config.addr), ("end", end)] {
+        if addr % limits.memory_block.max(1) != 0 {
+            dev_warn!(
+                dev,
+                "The alignment of the physical {} address can make some memory unusable.\n",
+                what
+            );
+        }
+    }
+    if config.addr < limits.first || end.saturating_sub(1) > limits.last {
+        dev_warn!(
+            dev,
+            "Some device memory is not addressable/pluggable. This can make some memory unusable.\n"
+        );
+    }
+    if module::FORCE_BBM.get() || module::BBM_BLOCK_SIZE.get() != 0 {
+        dev_warn!(
+            dev,
+            "big block mode is not supported yet: force_bbm and bbm_block_size are ignored\n"
+        );
+    }
+    let linux = LinuxLimits {
+        memory_block: limits.memory_block,
+        pageblock: limits.pageblock,
+        first: limits.first,
+        last: limits.last,
+    };
+    let geometry = Geometry::new(config, &linux).map_err(|why| {
+        dev_err!(dev, "cannot be used: {}\n", why.as_str());
+        EINVAL
+    })?;
+    dev_info!(dev, "memory block size: {:#x}\n", geometry.block_size());
+    dev_info!(dev, "subblock size: {:#x}\n", geometry.sub_size());
+    Ok(geometry)
+}

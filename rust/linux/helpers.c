@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the kernel's headers have only as inline functions and macros. No
+ * policy, and no loops that Rust could run.
+ */
+#include <linux/acpi.h>
+#include <linux/mm.h>
+#include <linux/page-flags.h>
+#include <linux/page_ref.h>
+#include <linux/pageblock-flags.h>
+#include <acpi/acpi_numa.h>
+
+#include "helpers.h"
+
+/* virtio */
+
+struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
+				      vq_callback_t *callback, const char *name)
+{
+	return virtio_find_single_vq(vdev, callback, name);
+}
+
+void vmem_device_ready(struct virtio_device *vdev)
+{
+	virtio_device_ready(vdev);
+}
+
+bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit)
+{
+	return virtio_has_feature(vdev, bit);
+}
+
+bool vmem_config_readable(const struct virtio_device *vdev)
+{
+	return vdev->config->get;
+}
+
+u64 vmem_config_le64(struct virtio_device *vdev, unsigned int offset)
+{
+	__le64 value;
+
+	__virtio_cread_many(vdev, offset, &value, 1, sizeof(value));
+	return le64_to_cpu(value);
+}
+
+u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset)
+{
+	__le16 value;
+
+	__virtio_cread_many(vdev, offset, &value, 1, sizeof(value));
+	return le16_to_cpu(value);
+}
+
+/* memory, as a whole */
+
+bool vmem_is_kdump_kernel(void)
+{
+	return is_kdump_kernel();
+}
+
+int vmem_pxm_to_node(int pxm)
+{
+#ifdef CONFIG_ACPI_NUMA
+	return pxm_to_node(pxm);
+#else
+	return NUMA_NO_NODE;
+#endif
+}
+
+int vmem_phys_to_nid(u64 addr)
+{
+	return memory_add_physaddr_to_nid(addr);
+}
+
+struct resource *vmem_request_region(u64 start, u64 size, const char *name)
+{
+	return __request_mem_region(start, size, name,
+				    IORESOURCE_SYSTEM_RAM | IORESOURCE_EXCLUSIVE);
+}
+
+u64 vmem_pageblock_bytes(void)
+{
+	return PAGE_SIZE * pageblock_nr_pages;
+}
+
+/* pages; their struct page must exist */
+
+bool vmem_zone_movable(unsigned long pfn)
+{
+	return is_zone_movable_page(pfn_to_page(pfn));
+}
+
+bool vmem_page_free(unsigned long pfn)
+{
+	return is_free_buddy_page(pfn_to_page(pfn));
+}
+
+unsigned long vmem_page_to_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+struct page *vmem_known_page(unsigned long pfn)
+{
+	return pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;
+}
+
+struct page *vmem_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
+
+void vmem_set_page_offline(unsigned long pfn)
+{
+	__SetPageOffline(pfn_to_page(pfn));
+}
+
+void vmem_clear_page_offline(unsigned long pfn)
+{
+	__ClearPageOffline(pfn_to_page(pfn));
+}
+
+bool vmem_page_dirty(unsigned long pfn)
+{
+	return PageDirty(pfn_to_page(pfn));
+}
+
+void vmem_set_page_dirty(unsigned long pfn)
+{
+	SetPageDirty(pfn_to_page(pfn));
+}
+
+void vmem_clear_page_dirty(unsigned long pfn)
+{
+	ClearPageDirty(pfn_to_page(pfn));
+}
+
+bool vmem_page_unref(unsigned long pfn)
+{
+	return page_ref_dec_and_test(pfn_to_page(pfn));
+}
+
+void vmem_page_ref(unsigned long pfn)
+{
+	page_ref_inc(pfn_to_page(pfn));
+}
+
+/* waiting */
+
+void vmem_init_waitqueue(struct wait_queue_head *queue)
+{
+	init_waitqueue_head(queue);
+}
+
+void vmem_wake_up(struct wait_queue_head *queue)
+{
+	wake_up_all(queue);
+}
+
+/* Returns whether one of the bits is set; a timeout of U64_MAX is none. */
+bool vmem_wait_idle(struct wait_queue_head *queue, const u32 *bits, u32 mask,
+		    u64 timeout_ms)
+{
+	long timeout = MAX_SCHEDULE_TIMEOUT;
+
+	if (timeout_ms < INT_MAX)
+		timeout = msecs_to_jiffies(timeout_ms) + 1;
+	/* Acquire: what was done before a bit was set is seen after it. */
+	return wait_event_idle_timeout(*queue, smp_load_acquire(bits) & mask,
+				       timeout);
+}
+
+void vmem_timer_setup(struct timer_list *timer,
+		      void (*function)(struct timer_list *timer))
+{
+	timer_setup(timer, function, 0);
+}
+
+void vmem_timer_start(struct timer_list *timer, u64 ms)
+{
+	mod_timer(timer, jiffies + msecs_to_jiffies(min_t(u64, ms, INT_MAX)));
+}
+
+void vmem_allow_kernel_signal(int sig)
+{
+	allow_kernel_signal(sig);
+}
+
+void vmem_flush_signals(void)
+{
+	flush_signals(current);
+}

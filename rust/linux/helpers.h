@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Read twice: by the C compiler for helpers.c, and by bindgen for what the
+ * driver uses and the kernel crate does not bind. Declared here is only what
+ * the kernel's headers have as inline functions or macros.
+ */
+#ifndef VIRTIO_MEM_HELPERS_H
+#define VIRTIO_MEM_HELPERS_H
+
+#include <linux/crash_dump.h>
+#include <linux/ioport.h>
+#include <linux/kthread.h>
+#include <linux/memory.h>
+#include <linux/memory_hotplug.h>
+#include <linux/moduleparam.h>
+#include <linux/notifier.h>
+#include <linux/range.h>
+#include <linux/sched/signal.h>
+#include <linux/suspend.h>
+#include <linux/timer.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+#include <linux/wait.h>
+
+/* Macros with casts, which bindgen cannot read. */
+static const int PM_SUSPEND_TO_IDLE_STATE = (__force int)PM_SUSPEND_TO_IDLE;
+static const int VMEM_ADD_FLAGS =
+	(__force int)(MHP_MERGE_RESOURCE | MHP_NID_IS_MGID);
+static const unsigned int VMEM_CONTIG_FLAGS = (__force unsigned int)ACR_FLAGS_NONE;
+
+struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
+				      vq_callback_t *callback,
+				      const char *name);
+void vmem_device_ready(struct virtio_device *vdev);
+bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit);
+bool vmem_config_readable(const struct virtio_device *vdev);
+u64 vmem_config_le64(struct virtio_device *vdev, unsigned int offset);
+u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset);
+
+bool vmem_is_kdump_kernel(void);
+int vmem_pxm_to_node(int pxm);
+int vmem_phys_to_nid(u64 addr);
+struct resource *vmem_request_region(u64 start, u64 size, const char *name);
+u64 vmem_pageblock_bytes(void);
+
+bool vmem_zone_movable(unsigned long pfn);
+bool vmem_page_free(unsigned long pfn);
+unsigned long vmem_page_to_pfn(struct page *page);
+struct page *vmem_known_page(unsigned long pfn);
+struct page *vmem_pfn_to_page(unsigned long pfn);
+void vmem_set_page_offline(unsigned long pfn);
+void vmem_clear_page_offline(unsigned long pfn);
+bool vmem_page_dirty(unsigned long pfn);
+void vmem_set_page_dirty(unsigned long pfn);
+void vmem_clear_page_dirty(unsigned long pfn);
+bool vmem_page_unref(unsigned long pfn);
+void vmem_page_ref(unsigned long pfn);
+
+void vmem_init_waitqueue(struct wait_queue_head *queue);
+void vmem_wake_up(struct wait_queue_head *queue);
+bool vmem_wait_idle(struct wait_queue_head *queue, const u32 *bits, u32 mask,
+		    u64 timeout_ms);
+void vmem_timer_setup(struct timer_list *timer,
+		      void (*function)(struct timer_list *timer));
+void vmem_timer_start(struct timer_list *timer, u64 ms);
+void vmem_allow_kernel_signal(int sig);
+void vmem_flush_signals(void);
+
+#endif

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bringing a memory block online into ZONE_MOVABLE, through its own `state` attribute.
+//!
+//! `device_online()` and the locks that it needs are not exported, and the zone of a memory block
+//! can only be chosen through that attribute, which takes all locks itself. This does in the
+//! kernel what `echo online_movable > /sys/devices/system/memory/memoryN/state` does.
+
+use super::raw;
+use kernel::device;
+use kernel::prelude::*;
+use kernel::str::CString;
+
+/// How a store to the attribute ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// Online.
+    Done,
+    /// Somebody holds the device hotplug lock; try again. (`-ERESTARTNOINTR`; the calling thread
+    /// has been sent a signal, as if it were to repeat a system call.)
+    Again,
+    /// Refused, with this error.
+    Refused(Error),
+}
+
+/// The word that the attribute takes.
+const ONLINE_MOVABLE: &CStr = c"online_movable";
+
+/// Brings the memory block at `addr` online into ZONE_MOVABLE. `any` is some device: all devices
+/// are in one set, in which the block's is looked for. Must be called without any lock that memory
+/// notifiers take. May sleep.
+pub(crate) fn online_movable(any: &device::Device, addr: u64, block_size: u64) -> Stored {
+    match find(any, addr / block_size.max(1)) {
+        Ok(block) => block.store_state(ONLINE_MOVABLE),
+        Err(error) => Stored::Refused(error),
+    }
+}
+
+/// A memory block's device.
+///
+/// # Invariants
+///
+/// Points to a registered device of the memory subsystem, with a reference that is ours.
+struct Block(*mut raw::device);
+
+fn find(any: &device::Device, number: u64) -> Result<Block> {
+    let name = CString::try_from_fmt(fmt!("memory{}", number))?;
+    // `device::Device` is a transparent wrapper.
+    let any: *const raw::device = core::ptr::from_ref(any).cast();
+    // SAFETY: The device is valid. Every device is in the kernel's one set of devices.
+    let kset = unsafe { (*any).kobj.kset };
+    if kset.is_null() {
+        return Err(ENODEV);
+    }
+    // SAFETY: The set and the name are valid.
+    let object = unsafe { raw::kset_find_obj(kset, name.as_char_ptr()) };
+    if object.is_null() {
+        return Err(ENODEV);
+    }
+    // SAFETY: All objects of that set are embedded in devices.
+    let dev = unsafe { kernel::container_of!(object, raw::device, kobj) };
+    // INVARIANT: `kset_find_obj` has taken a reference. (The subsystem is checked next.)
+    let block = Block(dev);
+    // SAFETY: The device is valid, and its bus is static.
+    let memory = unsafe {
+        let bus = (*dev).bus;
+        !bus.is_null() && CStr::from_char_ptr((*bus).name) == c"memory"
+    };
+    memory.then_some(block).ok_or(ENODEV)
+}
+
+impl Block {
+    /// The device's attribute `state`.
+    fn state_attribute(&self) -> Option<*mut raw::device_attribute> {
+        // SAFETY: The device is valid; `groups` is null or a list that ends with null, as are the
+        // attributes of each group. All of them are static, and device attributes, which embed
+        // their `attr` at the beginning.
+        unsafe {
+            let mut group = (*self.0).groups;
+            while !group.is_null() && !(*group).is_null() {
+                let mut attribute = (**group).__bindgen_anon_2.attrs;
+                while !attribute.is_null() && !(*attribute).is_null() {
+                    if CStr::from_char_ptr((**attribute).name) == c"state" {
+                        let found = kernel::container_of!(*attribute, raw::device_attribute, attr);
+                        return Some(found);
+                    }
+                    attribute = attribute.add(1);
+                }
+                group = group.add(1);
+            }
+        }
+        None
+    }
+
+    fn store_state(&self, word: &CStr) -> Stored {
+        let Some(attribute) = self.state_attribute() else {
+            return Stored::Refused(ENOENT);
+        };
+        // SAFETY: The attribute is valid.
+        let Some(store) = (unsafe { (*attribute).__bindgen_anon_2.store }) else {
+            return Stored::Refused(ENOENT);
+        };
+        let length = word.to_bytes().len();
+        // SAFETY: What sysfs would call: device, attribute, a terminated string and its length.
+        let stored = unsafe { store(self.0, attribute, word.as_char_ptr(), length) };
+        match i32::try_from(stored) {
+            Ok(error) if error == -(raw::ERESTARTNOINTR as i32) => Stored::Again,
+            Ok(error) if error < 0 => Stored::Refused(Error::from_errno(error)),
+            _ => Stored::Done,
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { raw::put_device(self.0) };
+    }
+}

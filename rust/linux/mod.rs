@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers for what the kernel crate does not have yet, one file for each kernel facility.
+//!
+//! All `unsafe` code of the module is here.
+
+pub(crate) mod bell;
+pub(crate) mod hotplug;
+pub(crate) mod memory_block;
+pub(crate) mod memory_notifier;
+pub(crate) mod online_page;
+pub(crate) mod pages;
+pub(crate) mod param;
+pub(crate) mod pm_notifier;
+mod raw;
+pub(crate) mod thread;
+pub(crate) mod virtio;
+pub(crate) mod virtqueue;

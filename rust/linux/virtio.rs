@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtio bus: driver registration, devices, and their config space.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use super::bell::Bell;
+use super::raw;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+use kernel::device;
+use kernel::driver;
+use kernel::error::from_result;
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::types::Opaque;
+
+/// A driver for virtio devices.
+pub(crate) trait Driver {
+    /// What the driver keeps for a bound device. Dropped after [`Driver::unbind`], when the device
+    /// has been reset and its virtqueues are gone.
+    type Data<'bound>: Send + 'bound;
+
+    /// The devices that the driver can drive.
+    const ID_TABLE: &'static IdTable;
+
+    /// The numbers of the feature bits that the driver understands.
+    const FEATURES: &'static [u32];
+
+    /// The bits that are rung on the device's bell (see [`Device::set_bell`]) when its config
+    /// space changes.
+    const CONFIG_CHANGED: u32;
+
+    /// Binds to `dev`. May sleep.
+    fn probe<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+
+    /// Unbinds from `dev`. The device still works, but rings no more for changes of its config
+    /// space. May sleep.
+    fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data<'bound>>);
+
+    /// The machine is to be suspended: the driver has to leave the device without virtqueues. User
+    /// space has been frozen, the driver's own threads have not. May sleep.
+    fn freeze<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result;
+
+    /// The machine is back, the device has been reset and its features are negotiated: undoes what
+    /// [`Driver::freeze`] did. May sleep.
+    fn restore<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result;
+}
+
+/// Connects a [`Driver`] to the bus.
+pub(crate) struct Adapter<T: Driver>(T);
+
+// SAFETY: `virtio_driver` is a C structure that embeds a `struct device_driver` at this offset,
+// and `T::Data` is what `probe_callback` stores.
+unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+    type DriverType = raw::virtio_driver;
+    type DriverData<'bound> = T::Data<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
+}
+
+// SAFETY: `register` and `unregister` are a pair; nothing keeps the driver after `unregister`.
+unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        drv: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        // The kernel counts features in an unsigned int.
+        let features = c_uint::try_from(T::FEATURES.len())?;
+        // SAFETY: Nobody else has the driver yet; the tables are static.
+        unsafe {
+            (*drv.get()).driver.name = name.as_char_ptr();
+            (*drv.get()).id_table = core::ptr::from_ref(T::ID_TABLE).cast();
+            (*drv.get()).feature_table = T::FEATURES.as_ptr();
+            (*drv.get()).feature_table_size = features;
+            (*drv.get()).probe = Some(Self::probe_callback);
+            (*drv.get()).remove = Some(Self::remove_callback);
+            (*drv.get()).config_changed = Some(Self::config_changed_callback);
+            (*drv.get()).freeze = Some(Self::freeze_callback);
+            (*drv.get()).restore = Some(Self::restore_callback);
+        }
+        // SAFETY: The driver is initialised, and by this function's contract pinned and valid
+        // until `unregister`.
+        to_result(unsafe { raw::__register_virtio_driver(drv.get(), module.as_ptr()) })
+    }
+
+    unsafe fn unregister(drv: &Opaque<Self::DriverType>) {
+        // SAFETY: Registered, by this function's contract.
+        unsafe { raw::unregister_virtio_driver(drv.get()) }
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    extern "C" fn probe_callback(vdev: *mut raw::virtio_device) -> c_int {
+        // SAFETY: The bus calls with a device that is valid during the call, and holds the
+        // device's lock.
+        let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        let result = from_result(|| {
+            let data = T::probe(vdev);
+            vdev.as_ref().set_drvdata(data)?;
+            Ok(0)
+        });
+        if result != 0 {
+            vdev.forget_bell();
+        }
+        result
+    }
+
+    extern "C" fn remove_callback(vdev: *mut raw::virtio_device) {
+        // SAFETY: As in `probe_callback`.
+        let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        // SAFETY: The bus only removes what was probed successfully, when `set_drvdata` stored
+        // this type.
+        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+        T::unbind(vdev, data);
+        // The driver core drops the driver's data, with the buffers, after this function.
+        vdev.shut_down();
+        vdev.forget_bell();
+    }
+
+    extern "C" fn config_changed_callback(vdev: *mut raw::virtio_device) {
+        // SAFETY: The bus calls with a valid device.
+        let vdev = unsafe { &*vdev.cast::<Device>() };
+        // SAFETY: The virtio core does not call this before probing has succeeded nor once
+        // removal has begun (`virtio_config_driver_disable`), and a bell that was set stays until
+        // the end of either.
+        if let Some(bell) = unsafe { vdev.bell() } {
+            bell.ring(T::CONFIG_CHANGED);
+        }
+    }
+
+    extern "C" fn freeze_callback(vdev: *mut raw::virtio_device) -> c_int {
+        // SAFETY: As in `remove_callback`; the PM core holds the device's lock.
+        let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        // SAFETY: Only bound devices are frozen.
+        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+        from_result(|| T::freeze(vdev, data).map(|()| 0))
+    }
+
+    extern "C" fn restore_callback(vdev: *mut raw::virtio_device) -> c_int {
+        // SAFETY: As in `freeze_callback`.
+        let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        // SAFETY: As in `freeze_callback`.
+        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+        from_result(|| T::restore(vdev, data).map(|()| 0))
+    }
+}
+
+/// The devices of one kind, of any vendor: a table of IDs as the bus, and the tool that writes
+/// module aliases, read it. (The kernel crate has a type for such tables too, but neither it nor
+/// its macro is the same in any two kernels.)
+#[repr(C)]
+pub(crate) struct IdTable {
+    id: raw::virtio_device_id,
+    end: raw::virtio_device_id,
+}
+
+impl IdTable {
+    /// The table of devices with this ID.
+    pub(crate) const fn new(device: u32) -> Self {
+        Self {
+            id: raw::virtio_device_id {
+                device,
+                vendor: u32::MAX, // VIRTIO_DEV_ANY_ID
+            },
+            end: raw::virtio_device_id {
+                device: 0,
+                vendor: 0,
+            },
+        }
+    }
+}
+
+/// Defines a static [`IdTable`] that the module is loaded for.
+macro_rules! id_table {
+    ($(#[$meta:meta])* $name:ident, $device:expr) => {
+        $(#[$meta])*
+        #[allow(unsafe_code)]
+        #[export_name = concat!(
+            "__mod_device_table__", line!(), "__kmod_", module_path!(), "__virtio__", stringify!($name)
+        )]
+        static $name: $crate::linux::virtio::IdTable =
+            $crate::linux::virtio::IdTable::new($device);
+    };
+}
+pub(crate) use id_table;
+
+/// A virtio device.
+///
+/// # Invariants
+///
+/// Its `priv` is null or came out of `Arc::<Bell>::into_raw`.
+#[repr(transparent)]
+pub(crate) struct Device<Ctx: device::DeviceContext = device::Normal>(
+    Opaque<raw::virtio_device>,
+    PhantomData<Ctx>,
+);
+
+impl<Ctx: device::DeviceContext> Device<Ctx> {
+    pub(super) fn as_raw(&self) -> *mut raw::virtio_device {
+        self.0.get()
+    }
+
+    /// Sets what is rung when the device's config space changes or an answer arrives.
+    pub(crate) fn set_bell(&self, bell: Arc<Bell>) {
+        // SAFETY: Valid device; the driver alone uses `priv`, and does not while it probes.
+        unsafe { (*self.as_raw()).priv_ = Arc::into_raw(bell).cast_mut().cast() };
+    }
+
+    /// The bell.
+    ///
+    /// # Safety
+    ///
+    /// [`Device::forget_bell`] must not be called while the result is used.
+    pub(super) unsafe fn bell(&self) -> Option<&Bell> {
+        // SAFETY: By the type invariant, and this function's contract.
+        unsafe { (*self.as_raw()).priv_.cast::<Bell>().as_ref() }
+    }
+
+    /// Gives the bell up; the device must have stopped to use it.
+    fn forget_bell(&self) {
+        // SAFETY: Valid device.
+        let bell = unsafe { (*self.as_raw()).priv_.cast::<Bell>() };
+        if !bell.is_null() {
+            // SAFETY: Valid device.
+            unsafe { (*self.as_raw()).priv_ = core::ptr::null_mut() };
+            // SAFETY: By the type invariant.
+            drop(unsafe { Arc::from_raw(bell.cast_const()) });
+        }
+    }
+
+    /// If the device has virtqueues: resets it, after which it uses no buffer any more, deletes
+    /// them, and waits for their callbacks. May sleep.
+    pub(super) fn shut_down(&self) {
+        // SAFETY: Valid device; its list of queues was initialised with it.
+        unsafe {
+            let queues = &raw mut (*self.as_raw()).vqs;
+            if core::ptr::eq((*queues).next, queues) {
+                return;
+            }
+            raw::virtio_reset_device(self.as_raw());
+            if let Some(delete) = (*(*self.as_raw()).config).del_vqs {
+                delete(self.as_raw());
+            }
+        }
+    }
+
+    /// Tells the device that its driver is ready. It may ring from now on.
+    pub(crate) fn ready(&self) {
+        // SAFETY: Valid device, of which a driver says this once after each reset.
+        unsafe { raw::vmem_device_ready(self.as_raw()) };
+    }
+
+    /// Whether feature number `bit` was negotiated.
+    pub(crate) fn has_feature(&self, bit: u32) -> bool {
+        // SAFETY: Valid device; `bit` is one of the driver's features.
+        unsafe { raw::vmem_has_feature(self.as_raw(), bit) }
+    }
+
+    /// Whether the transport lets the config space be read.
+    pub(crate) fn config_readable(&self) -> bool {
+        // SAFETY: Valid device.
+        unsafe { raw::vmem_config_readable(self.as_raw()) }
+    }
+
+    /// Reads a little-endian field of the config space, all its bytes of one generation. May
+    /// sleep.
+    pub(crate) fn read_u64(&self, offset: u32) -> u64 {
+        // SAFETY: Valid device with a readable config space; offsets outside of it are the
+        // transport's to cope with.
+        unsafe { raw::vmem_config_le64(self.as_raw(), offset) }
+    }
+
+    /// As [`Device::read_u64`].
+    pub(crate) fn read_u16(&self, offset: u32) -> u16 {
+        // SAFETY: As there.
+        unsafe { raw::vmem_config_le16(self.as_raw(), offset) }
+    }
+}
+
+// SAFETY: `Device` is a transparent wrapper that does not depend on its context.
+kernel::impl_device_context_deref!(unsafe { Device });
+
+impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
+    fn as_ref(&self) -> &device::Device<Ctx> {
+        // SAFETY: `struct virtio_device` embeds a `struct device`.
+        let dev = unsafe { &raw mut (*self.as_raw()).dev };
+        // SAFETY: `device::Device` is a transparent wrapper, and the context is the same.
+        unsafe { &*dev.cast() }
+    }
+}
+
+/// A handle to a device that other threads than the probing one may keep.
+///
+/// It must not outlive the driver's data of the device: see [`Handle::new`].
+#[derive(Clone, Copy)]
+pub(crate) struct Handle(*mut raw::virtio_device);
+
+// SAFETY: What the handle offers may be called from any thread.
+unsafe impl Send for Handle {}
+// SAFETY: As above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// A handle to `dev`.
+    ///
+    /// # Safety
+    ///
+    /// It must not be used once the driver is unbound from `dev`.
+    pub(super) unsafe fn new<Ctx: device::DeviceContext>(dev: &Device<Ctx>) -> Self {
+        Self(dev.as_raw())
+    }
+
+    /// The device.
+    pub(super) fn device(&self) -> &Device {
+        // SAFETY: By the contract of `new` the device is valid.
+        unsafe { &*self.0.cast() }
+    }
+}

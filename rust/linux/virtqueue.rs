@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A virtqueue for one request at a time.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use super::raw;
+use super::virtio::Device;
+use super::virtio::Handle;
+use core::ptr::NonNull;
+use kernel::device;
+use kernel::error::from_err_ptr;
+use kernel::prelude::*;
+use kernel::types::Opaque;
+
+/// Far enough apart that on no machine the two share what a cache deals in.
+#[repr(C, align(128))]
+struct Separate<T>(T);
+
+/// What the device reads and writes. It may write until it is reset.
+#[repr(C)]
+struct Buffer<const REQUEST: usize, const RESPONSE: usize> {
+    request: Separate<[u8; REQUEST]>,
+    response: Separate<[u8; RESPONSE]>,
+}
+
+/// The queue, with its buffer. It belongs into the driver's data of the device, so that it is
+/// dropped while the device still exists, and no earlier than the queue is deleted.
+///
+/// # Invariants
+///
+/// `queue` is a virtqueue of the device that `handle` stands for, until that is reset; it is not
+/// one while `suspended`, when `in_flight` keeps everybody from using it.
+pub(crate) struct RequestQueue<const REQUEST: usize, const RESPONSE: usize> {
+    queue: NonNull<raw::virtqueue>,
+    handle: Handle,
+    buffer: KBox<Opaque<Buffer<REQUEST, RESPONSE>>>,
+    in_flight: bool,
+    suspended: bool,
+}
+
+// SAFETY: The queue may be used from any thread, by one at a time, which `&mut` ensures.
+unsafe impl<const A: usize, const B: usize> Send for RequestQueue<A, B> {}
+// SAFETY: Nothing can be done with a shared reference but to read the config space.
+unsafe impl<const A: usize, const B: usize> Sync for RequestQueue<A, B> {}
+
+impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE> {
+    /// Sets the device's only queue up. When an answer arrives the bits `ANSWERED` are rung on the
+    /// device's bell. May sleep.
+    pub(crate) fn new<const ANSWERED: u32>(
+        dev: &Device<device::Core<'_>>,
+        name: &'static CStr,
+    ) -> Result<Self> {
+        let buffer = Buffer {
+            request: Separate([0; REQUEST]),
+            response: Separate([0; RESPONSE]),
+        };
+        let buffer = KBox::new(Opaque::new(buffer), GFP_KERNEL)?;
+        Ok(Self {
+            queue: Self::find::<ANSWERED>(dev, name)?,
+            // SAFETY: The queue goes away with the driver's data, see the type's documentation.
+            handle: unsafe { Handle::new(dev) },
+            buffer,
+            in_flight: false,
+            suspended: false,
+        })
+    }
+
+    fn find<const ANSWERED: u32>(
+        dev: &Device<device::Core<'_>>,
+        name: &'static CStr,
+    ) -> Result<NonNull<raw::virtqueue>> {
+        // SAFETY: The device is valid and has no queues now; callback and name are static.
+        let queue = from_err_ptr(unsafe {
+            raw::vmem_find_single_vq(
+                dev.as_raw(),
+                Some(Self::answered::<ANSWERED>),
+                name.as_char_ptr(),
+            )
+        })?;
+        NonNull::new(queue).ok_or(ENOENT)
+    }
+
+    /// Resets the device and deletes the queue; a request under way is lost. Nothing but
+    /// [`RequestQueue::resume`] may follow. May sleep.
+    pub(crate) fn suspend(&mut self) {
+        self.handle.device().shut_down();
+        self.queue = NonNull::dangling();
+        // The device has given all buffers back by its reset, but nothing is to be sent.
+        self.in_flight = true;
+        self.suspended = true;
+    }
+
+    /// Sets the queue up again, with the arguments of [`RequestQueue::new`]. May sleep.
+    pub(crate) fn resume<const ANSWERED: u32>(
+        &mut self,
+        dev: &Device<device::Core<'_>>,
+        name: &'static CStr,
+    ) -> Result {
+        self.queue = Self::find::<ANSWERED>(dev, name)?;
+        self.in_flight = false;
+        self.suspended = false;
+        Ok(())
+    }
+
+    extern "C" fn answered<const BITS: u32>(queue: *mut raw::virtqueue) {
+        // (The queue's own `priv` belongs to the transport.)
+        // SAFETY: Called with a valid queue of a valid device.
+        let vdev = unsafe { &*(*queue).vdev.cast::<Device>() };
+        // SAFETY: The bell is given up after the queues have been deleted, which waits for
+        // callbacks.
+        if let Some(bell) = unsafe { vdev.bell() } {
+            bell.ring(BITS);
+        }
+    }
+
+    /// The device of the queue.
+    pub(crate) fn device(&self) -> &Device {
+        self.handle.device()
+    }
+
+    /// Sends a request. `EBUSY`: the answer to the last one is outstanding. May sleep.
+    pub(crate) fn send(&mut self, request: &[u8; REQUEST]) -> Result {
+        if self.in_flight {
+            return Err(EBUSY);
+        }
+        let buffer = self.buffer.get();
+        // SAFETY: Nothing is in flight, so the buffer is ours alone.
+        unsafe {
+            (*buffer).request.0 = *request;
+            (*buffer).response.0 = [0; RESPONSE];
+        }
+        let (mut out, mut inward) = (raw::scatterlist::default(), raw::scatterlist::default());
+        // SAFETY: Valid list heads; both buffers were allocated by kmalloc(), as DMA needs. Their
+        // lengths fit, being those of a protocol's messages.
+        unsafe {
+            raw::sg_init_one(
+                &mut out,
+                (&raw const (*buffer).request).cast(),
+                u32::try_from(REQUEST)?,
+            );
+            raw::sg_init_one(
+                &mut inward,
+                (&raw const (*buffer).response).cast(),
+                u32::try_from(RESPONSE)?,
+            );
+        }
+        let mut lists = [&raw mut out, &raw mut inward];
+        // SAFETY: One list out, one in; the token (the buffer's address) is not null. The queue is
+        // valid by the type invariant, and `&mut self` keeps others away.
+        kernel::error::to_result(unsafe {
+            raw::virtqueue_add_sgs(
+                self.queue.as_ptr(),
+                lists.as_mut_ptr(),
+                1,
+                1,
+                buffer.cast(),
+                raw::GFP_KERNEL,
+            )
+        })?;
+        self.in_flight = true;
+        // SAFETY: As above.
+        if !unsafe { raw::virtqueue_kick(self.queue.as_ptr()) } {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    /// Takes the answer, if it is there: the response and how many bytes of it the device says it
+    /// has written.
+    pub(crate) fn receive(&mut self) -> Option<([u8; RESPONSE], u32)> {
+        if self.suspended {
+            return None;
+        }
+        let mut written = 0;
+        // SAFETY: Valid queue, used by us alone.
+        let token = unsafe { raw::virtqueue_get_buf(self.queue.as_ptr(), &mut written) };
+        if token.is_null() {
+            return None;
+        }
+        self.in_flight = false;
+        // SAFETY: The device has given the buffer back.
+        let response = unsafe { (*self.buffer.get()).response.0 };
+        Some((response, written))
+    }
+}
+
+impl<const REQUEST: usize, const RESPONSE: usize> Drop for RequestQueue<REQUEST, RESPONSE> {
+    fn drop(&mut self) {
+        // Only when probing failed: otherwise both happened when the driver was unbound. Without
+        // them the device could write to a buffer that is no longer ours.
+        self.handle.device().shut_down();
+    }
+}

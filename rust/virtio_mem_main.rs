@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtio-mem device driver.
+//!
+//! Three layers, each with one reason to change:
+//!
+//! - the crate `virtio_mem_core` (`core/`) decides what to do: protocol, block map, resize engine;
+//! - [`linux`] wraps the kernel facilities that the kernel crate lacks, with all `unsafe` code;
+//! - [`driver`], [`device`] and [`worker`] bind the two: devices, memory notifiers, the thread that
+//!   carries the engine's steps out.
+
+// `linux` allows it for itself.
+#![deny(unsafe_code)]
+
+mod device;
+mod driver;
+#[allow(unsafe_code)]
+mod linux;
+mod module;
+mod worker;

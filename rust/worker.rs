@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thread that carries out what the engine decides.
+
+use crate::device::Device;
+use crate::driver;
+use crate::linux::hotplug;
+use crate::linux::memory_block;
+use crate::linux::memory_block::Stored;
+use crate::linux::thread::Run;
+use crate::linux::virtio;
+use crate::linux::virtqueue::RequestQueue;
+use crate::module;
+use core::ops::Range;
+use kernel::device;
+use kernel::prelude::*;
+use kernel::sync::new_mutex;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
+use virtio_mem_core::block_map::Flags;
+use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::effort;
+use virtio_mem_core::engine::Failure;
+use virtio_mem_core::engine::Outcome;
+use virtio_mem_core::engine::Status;
+use virtio_mem_core::engine::Step;
+use virtio_mem_core::engine::Surroundings;
+use virtio_mem_core::vocabulary::Reason;
+use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::wire::Config;
+use virtio_mem_core::wire::Request;
+use virtio_mem_core::wire::Response;
+use virtio_mem_core::wire::REQUEST_LEN;
+use virtio_mem_core::wire::RESPONSE_LEN;
+
+/// Rung when the device's config space has changed.
+pub(crate) const CONFIG: u32 = 1 << 0;
+/// Rung when the device has answered.
+pub(crate) const ANSWERED: u32 = 1 << 1;
+/// Rung when something happened that the engine has been waiting for.
+pub(crate) const POKE: u32 = 1 << 2;
+/// Rung when the thread has to end.
+pub(crate) const STOP: u32 = 1 << 3;
+
+/// Rung when the machine is to be suspended: the thread has to come to rest.
+const PAUSE: u32 = 1 << 4;
+/// Rung by the thread when it rests.
+const PAUSED: u32 = 1 << 5;
+/// Rung when the machine is back.
+const RESUME: u32 = 1 << 6;
+
+/// What interrupts an attempt to empty memory.
+const URGENT: u32 = CONFIG | STOP | PAUSE;
+
+/// How long the thread may take to come to rest, in milliseconds.
+const PAUSE_MS: u64 = 10_000;
+
+/// The name of the device's only virtqueue.
+pub(crate) const QUEUE_NAME: &CStr = c"guest-request";
+
+/// An answer that takes longer is reported, and waited for all the same.
+const NO_ANSWER_MS: u64 = 5_000;
+
+/// How long to pause when a request could not even be queued, in milliseconds.
+const QUEUE_RETRY_MS: u64 = 100;
+
+/// How often the device hotplug lock is tried for; each time takes 5 ms (the kernel's
+/// `lock_device_hotplug_sysfs()`).
+const ONLINE_TRIES: u32 = 400;
+
+/// How often a single sub-block is tried for in one attempt. Pages are often pinned for a moment.
+const TAKE_TRIES: u32 = 3;
+
+/// How long to try to remove a block that holds nothing when the thread ends, in milliseconds.
+const WIND_DOWN_MS: u64 = 500;
+
+/// One look at every so many pages tells how much of a range is in use.
+const SAMPLE_STRIDE: usize = 64;
+
+/// The device's only virtqueue.
+pub(crate) type Queue = RequestQueue<REQUEST_LEN, RESPONSE_LEN>;
+
+/// What the thread has.
+#[pin_data]
+pub(crate) struct Worker {
+    device: Arc<Device>,
+    /// Only the thread takes the lock.
+    #[pin]
+    queue: Mutex<Queue>,
+    started: Instant<Monotonic>,
+    #[pin]
+    told: Mutex<Told>,
+}
+
+/// What has been said in the kernel's log.
+#[derive(Default)]
+struct Told {
+    config: Option<Config>,
+    nonsense: bool,
+    add_error: Option<Error>,
+    queue_error: Option<Error>,
+    reason: Option<Reason>,
+    settled: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(device: Arc<Device>, queue: Queue) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                device,
+                queue <- new_mutex!(queue),
+                started: Instant::now(),
+                told <- new_mutex!(Told::default()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn around(&self) -> Surroundings {
+        Surroundings {
+            now_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(0),
+            free: hotplug::available_memory(),
+            unplug_online: module::UNPLUG_ONLINE.get(),
+        }
+    }
+
+    /// Carries out a step; `None` if the thread has to end before the device has answered.
+    fn carry_out(&self, step: &Step) -> Option<Outcome> {
+        let outcome = match step {
+            Step::ReadConfig => Outcome::Config(self.read_config()),
+            Step::Send(request) => Outcome::Answered(self.send(*request)?),
+            Step::Add { block } => self.add(*block),
+            Step::Online { block } => self.online(*block),
+            Step::Remove { block, online } => self.remove(*block, *online),
+            Step::Take { subs } => self.take(subs),
+            Step::Give { subs } => {
+                if let Some(pages) = self.device.pages(subs) {
+                    pages.give();
+                }
+                Outcome::Done
+            }
+            Step::Wait { .. } => Outcome::Done,
+        };
+        Some(outcome)
+    }
+
+    fn read_config(&self) -> Config {
+        let config = driver::read_config(self.queue.lock().device());
+        let dev = self.device.dev();
+        let mut told = self.told.lock();
+        if let Err(error) = config.check_request() {
+            if !told.nonsense {
+                dev_warn!(
+                    dev,
+                    "ignored: the device's {} {}: {:#x?}\n",
+                    error.field(),
+                    error.rule(),
+                    config
+                );
+            }
+            told.nonsense = true;
+            return config;
+        }
+        told.nonsense = false;
+        let said = told
+            .config
+            .is_some_and(|old| old.requested_size == config.requested_size);
+        if !said {
+            told.settled = false;
+            told.reason = None;
+            dev_info!(dev, "plugged size: {:#x}\n", config.plugged_size);
+            dev_info!(dev, "requested size: {:#x}\n", config.requested_size);
+        }
+        told.config = Some(config);
+        config
+    }
+
+    fn send(&self, request: Request) -> Option<Response> {
+        let bell = self.device.bell();
+        let mut queue = self.queue.lock();
+        bell.take(ANSWERED);
+        loop {
+            match queue.send(&request.encode()) {
+                Ok(()) => break,
+                // No memory for the descriptors, say, or a broken device.
+                Err(error) => {
+                    let mut told = self.told.lock();
+                    if told.queue_error != Some(error) {
+                        dev_err!(self.device.dev(), "sending a request failed: {:?}\n", error);
+                        told.queue_error = Some(error);
+                    }
+                    drop(told);
+                    if bell.wait(STOP, Some(QUEUE_RETRY_MS)) {
+                        return None;
+                    }
+                }
+            }
+        }
+        let mut silent = false;
+        loop {
+            if let Some((bytes, written)) = queue.receive() {
+                if silent {
+                    dev_info!(
+                        self.device.dev(),
+                        "{} was answered at last\n",
+                        request.name()
+                    );
+                }
+                return Some(Response::decode(request, &bytes, written));
+            }
+            if bell.is_rung(STOP) {
+                return None;
+            }
+            if silent && bell.is_rung(PAUSE) {
+                // Not waited for any longer. Its buffer comes back when the device is reset, and
+                // the engine asks the device what has become of it.
+                return Some(Response::Garbled);
+            }
+            let limit = (!silent).then_some(NO_ANSWER_MS);
+            // A pause ends the wait only when there is little hope.
+            let hurry = if silent { PAUSE } else { 0 };
+            if !bell.wait(ANSWERED | STOP | hurry, limit) {
+                silent = true;
+                dev_warn!(
+                    self.device.dev(),
+                    "{}: {} to {}\n",
+                    State::Waiting.as_str(),
+                    Reason::NoAnswer.as_str(),
+                    request.name()
+                );
+            }
+            bell.take(ANSWERED);
+        }
+    }
+
+    fn add(&self, block: u32) -> Outcome {
+        let geometry = self.device.geometry();
+        let addr = geometry.block_addr(block);
+        match self.device.region().add(addr, geometry.block_size()) {
+            Ok(()) => {
+                self.told.lock().add_error = None;
+                Outcome::Done
+            }
+            Err(error) => {
+                let mut told = self.told.lock();
+                if told.add_error != Some(error) {
+                    dev_warn!(self.device.dev(), "adding memory failed: {:?}\n", error);
+                    told.add_error = Some(error);
+                }
+                Outcome::Failed(if error == ENOMEM {
+                    Failure::NoMemory
+                } else {
+                    Failure::Refused
+                })
+            }
+        }
+    }
+
+    fn online(&self, block: u32) -> Outcome {
+        let (geometry, bell) = (self.device.geometry(), self.device.bell());
+        let addr = geometry.block_addr(block);
+        for _ in 0..ONLINE_TRIES {
+            let stored =
+                memory_block::online_movable(self.device.dev(), addr, geometry.block_size());
+            bell.discard_signals();
+            match stored {
+                Stored::Done => return Outcome::Done,
+                Stored::Again if !bell.is_rung(STOP) => {}
+                Stored::Again => return Outcome::Failed(Failure::Interrupted),
+                Stored::Refused(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
+                // Online already, too.
+                Stored::Refused(_) => return Outcome::Failed(Failure::Refused),
+            }
+        }
+        Outcome::Failed(Failure::Busy)
+    }
+
+    /// About how many bytes of a range of online memory are in use, unless what is free elsewhere
+    /// has no room for them. `ours` bytes of the range are unplugged.
+    fn used_if_movable(&self, addr: u64, size: u64, ours: u64) -> Option<u64> {
+        let pages = self.device.region().pages(addr, size)?;
+        let size = size.saturating_sub(ours);
+        let used = pages
+            .estimate_used(SAMPLE_STRIDE)
+            .saturating_mul(kernel::page::PAGE_SIZE as u64)
+            .saturating_sub(ours)
+            .min(size);
+        effort::room_for(used, size, hotplug::available_memory()).then_some(used)
+    }
+
+    fn remove(&self, block: u32, online: bool) -> Outcome {
+        let geometry = self.device.geometry();
+        let (addr, size) = (geometry.block_addr(block), geometry.block_size());
+        let plugged = self
+            .device
+            .with_engine(|engine| engine.map().plugged_in(block));
+        let ours = size.saturating_sub(geometry.size_of(plugged));
+        let used = match online.then(|| self.used_if_movable(addr, size, ours)) {
+            Some(None) => return Outcome::Failed(Failure::Busy),
+            Some(Some(used)) => used,
+            None => 0,
+        };
+        let bell = self.device.bell();
+        let result = bell.attempt(effort::deadline_ms(used), URGENT, || {
+            self.device.region().remove(addr, size)
+        });
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(EINTR) => Outcome::Failed(Failure::Interrupted),
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Busy),
+        }
+    }
+
+    fn take(&self, subs: &Range<u32>) -> Outcome {
+        let geometry = self.device.geometry();
+        let count = subs.end.saturating_sub(subs.start);
+        let (addr, size) = (geometry.sub_addr(subs.start), geometry.size_of(count));
+        let Some(pages) = self.device.pages(subs) else {
+            return Outcome::Failed(Failure::Refused);
+        };
+        if self.used_if_movable(addr, size, 0).is_none() {
+            return Outcome::Failed(Failure::Busy);
+        }
+        let tries = if count == 1 && pages.movable() {
+            TAKE_TRIES
+        } else {
+            1
+        };
+        for _ in 0..tries {
+            match pages.take() {
+                Ok(()) => return Outcome::Done,
+                Err(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
+                Err(_) if self.device.bell().is_rung(URGENT) => {
+                    return Outcome::Failed(Failure::Interrupted)
+                }
+                Err(_) => {}
+            }
+        }
+        Outcome::Failed(Failure::Busy)
+    }
+
+    /// Leaves nothing half done when the thread ends: what was taken from Linux and not unplugged
+    /// goes back, and blocks that nothing is plugged of, or that were never brought online, go.
+    fn wind_down(&self) {
+        let device = &self.device;
+        let taken = device.with_engine(|engine| engine.wind_down());
+        if let Some(pages) = taken.and_then(|subs| device.pages(&subs)) {
+            pages.give();
+        }
+        let geometry = device.geometry();
+        for block in 0..geometry.blocks() {
+            let leave = device.with_engine(|engine| {
+                let (map, flags) = (engine.map(), engine.map().flags(block));
+                let useless = map.plugged_in(block) == 0 || flags.contains(Flags::WANTED);
+                map.in_linux(block) == InLinux::Absent
+                    || !useless
+                    || flags.intersects(Flags::HELD | Flags::MOVING)
+            });
+            if leave {
+                continue;
+            }
+            // If it fails, the block stays as it is, which does no harm.
+            let removed = device.bell().attempt(WIND_DOWN_MS, 0, || {
+                device
+                    .region()
+                    .remove(geometry.block_addr(block), geometry.block_size())
+            });
+            if removed.is_ok() {
+                device.with_engine(|engine| engine.gone(block));
+            }
+        }
+    }
+
+    /// Brings the thread to rest and takes the queue away, before the machine is suspended. `EBUSY`:
+    /// it does not come to rest. May sleep.
+    pub(crate) fn suspend(&self) -> Result {
+        let bell = self.device.bell();
+        bell.take(PAUSED | RESUME);
+        bell.ring(PAUSE);
+        if !bell.wait(PAUSED, Some(PAUSE_MS)) {
+            bell.take(PAUSE);
+            bell.ring(RESUME);
+            dev_err!(self.device.dev(), "suspend: a step takes too long\n");
+            return Err(EBUSY);
+        }
+        self.queue.lock().suspend();
+        Ok(())
+    }
+
+    /// Undoes [`Worker::suspend`]. The request may have changed meanwhile. May sleep.
+    pub(crate) fn resume(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
+        self.queue.lock().resume::<ANSWERED>(vdev, QUEUE_NAME)?;
+        vdev.ready();
+        let bell = self.device.bell();
+        bell.take(PAUSE);
+        bell.ring(CONFIG | RESUME);
+        Ok(())
+    }
+
+    /// Rests while the machine is suspended.
+    fn rest(&self) {
+        let bell = self.device.bell();
+        bell.ring(PAUSED);
+        bell.wait(RESUME | STOP, None);
+        bell.take(PAUSED | RESUME);
+    }
+
+    /// Says what is new: one line when a request is met, and one when the reason changes for which
+    /// it is not.
+    fn tell(&self, status: Status, plugged: u64) {
+        let dev = self.device.dev();
+        let mut told = self.told.lock();
+        match status.state {
+            State::Settled if !told.settled && told.config.is_some() => {
+                told.settled = true;
+                told.reason = None;
+                dev_info!(
+                    dev,
+                    "{}, plugged size: {:#x}\n",
+                    status.state.as_str(),
+                    plugged
+                );
+            }
+            State::Waiting if told.reason != Some(status.reason) => {
+                told.settled = false;
+                told.reason = Some(status.reason);
+                dev_info!(
+                    dev,
+                    "{}: {}, plugged size: {:#x}\n",
+                    status.state.as_str(),
+                    status.reason.as_str(),
+                    plugged
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Run for Worker {
+    fn run(&self) {
+        let (device, bell) = (&self.device, self.device.bell());
+        bell.attach_current();
+        while !bell.is_rung(STOP) {
+            if bell.is_rung(PAUSE) {
+                self.rest();
+                continue;
+            }
+            let changed = bell.take(CONFIG | POKE) & CONFIG != 0;
+            let around = self.around();
+            let (step, status, plugged) = device.with_engine(|engine| {
+                if changed {
+                    engine.config_changed();
+                }
+                let step = engine.step(&around);
+                (step, engine.status(), engine.plugged_size())
+            });
+            if let Step::Wait { ms } = step {
+                self.tell(status, plugged);
+                bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
+                continue;
+            }
+            let Some(outcome) = self.carry_out(&step) else {
+                break;
+            };
+            let around = self.around();
+            device.with_engine(|engine| engine.done(outcome, &around));
+            device.notify_changed();
+        }
+        self.wind_down();
+    }
+
+    fn stop(&self) {
+        self.device.bell().ring(STOP);
+    }
+}

@@ -1,0 +1,91 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# build.sh modules|kernel FLAVOUR, build.sh agent, build.sh clippy: builds one
+# thing into out/, telling progress; the compiler's output goes to out/logs.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+OUT=$TOP/out
+TARGET=${1:-}
+FLAVOUR=${2:-stock}
+
+need_flavour() {
+	[ "$FLAVOUR" = stock ] || die "FLAVOUR=$FLAVOUR: there is only 'stock'"
+	KERNEL_DIR=$("$TOP/scripts/kernel.sh")
+}
+
+# The kernel's compiler, by the name that its configuration tells.
+kernel_cc() {
+	sed -nE 's/^CONFIG_CC_VERSION_TEXT="([^ ]*) .*/\1/p' "$KERNEL_DIR/build/.config"
+}
+
+# kbuild DIR ARGS...: builds the module with its objects in DIR.
+kbuild() {
+	local dir=$1
+	shift
+	mkdir -p "$dir"
+	"$TOP/scripts/enter" make -C "$KERNEL_DIR/build" M="$TOP" MO="$dir" \
+		CC="$(kernel_cc)" "$@" modules
+}
+
+# Kbuild leaves warnings to the reader; there is none here.
+kbuild_strict() {
+	kbuild "$@" 2>&1 | tee "$OUT/logs/strict.log"
+	! grep -E '^(warning|error)' "$OUT/logs/strict.log"
+}
+
+agent() {
+	"$TOP/scripts/enter" env CARGO_TARGET_DIR="$OUT/cargo" \
+		RUSTFLAGS='-C target-feature=+crt-static' \
+		cargo build --locked --release --target x86_64-unknown-linux-gnu -p virtio-mem-agent
+	# Not written over: somebody may be running it.
+	install -m 755 "$OUT/cargo/x86_64-unknown-linux-gnu/release/virtio-mem-agent" \
+		"$OUT/virtio-mem-agent"
+}
+
+# With the flags of the command that compiled the module's root last.
+rustdoc_module() {
+	local dir=$OUT/$FLAVOUR command
+	kbuild "$dir"
+	command=$(sed -n '1s/^savedcmd_[^ ]* := //p' "$dir/rust/.virtio_mem_main.o.cmd" |
+		sed -E -e 's/ ;.*//' -e 's/ --(emit=|out-dir )[^ ]*//g' \
+			-e 's/ rustc / rustdoc --document-private-items -Drustdoc::all -Arustdoc::private_intra_doc_links /')
+	"$TOP/scripts/enter" env VIRTIO_MEM_OBJ="$dir" RUSTC_BOOTSTRAP=1 bash -c \
+		"cd '$dir' && $command --crate-name virtio_mem --out-dir '$OUT/doc-module'" \
+		2>&1 | tee "$OUT/logs/strict.log"
+	! grep -E '^(warning|error)' "$OUT/logs/strict.log"
+}
+
+case $TARGET in
+modules)
+	need_flavour
+	step "$OUT/logs/modules-$FLAVOUR.log" "building the module ($FLAVOUR)" \
+		kbuild "$OUT/$FLAVOUR"
+	say "  out/$FLAVOUR/virtio_mem.ko for Linux $(cat "$KERNEL_DIR/release")"
+	;;
+kernel)
+	need_flavour
+	mkdir -p "$OUT/$FLAVOUR"
+	cp -f "$KERNEL_DIR/vmlinuz" "$OUT/$FLAVOUR/vmlinuz"
+	say "  out/$FLAVOUR/vmlinuz is Linux $(cat "$KERNEL_DIR/release")"
+	;;
+agent)
+	step "$OUT/logs/agent.log" "building the agent" agent
+	;;
+clippy)
+	need_flavour
+	mkdir -p "$OUT/logs"
+	# Fewer files than for modules would do, but Kbuild has no target for that.
+	rm -f "$OUT"/clippy/rust/*.o "$OUT"/clippy/rust/core/*.o
+	kbuild_strict "$OUT/clippy" CLIPPY=1
+	;;
+rustdoc)
+	need_flavour
+	rustdoc_module
+	;;
+*)
+	die "build.sh modules|kernel|agent|clippy|rustdoc [FLAVOUR]"
+	;;
+esac
