@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finds out what can be known of each device, from the best source there is.
+//!
+//! Nothing stands still while it is read: devices go away, drivers are unbound, memory comes and
+//! goes. A device whose files vanish or contradict each other is looked at again; one that has
+//! vanished is left out with a note.
+
+use crate::bus;
+use crate::bus::BusDevice;
+use crate::error::Error;
+use crate::error::Result;
+use crate::files::Root;
+use crate::iomem;
+use crate::iomem::Range;
+use crate::iomem::Region;
+use crate::memory_blocks::MemoryBlocks;
+use crate::memory_blocks::Standing;
+use crate::status::Device;
+use crate::status::Source;
+use crate::status::Status;
+use crate::status::VERSION;
+use crate::sysfs;
+use crate::sysfs::Attributes;
+
+/// How often a device is looked at until its files agree with each other.
+const ATTEMPTS: usize = 4;
+
+/// What was found, and what there is to say about it.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    /// The devices.
+    pub(crate) status: Status,
+    /// Why something is not known.
+    pub(crate) notes: Vec<String>,
+    /// Why devices are missing.
+    pub(crate) errors: Vec<Error>,
+}
+
+/// Collects what is known of all devices, or of the one called `only`. An error keeps one device
+/// from being shown, not the others.
+pub(crate) fn collect(root: &Root, only: Option<&str>) -> Collected {
+    let mut collected = Collected {
+        status: Status {
+            version: VERSION,
+            devices: Vec::new(),
+        },
+        notes: Vec::new(),
+        errors: Vec::new(),
+    };
+    let names = bus::names(root).unwrap_or_else(|error| {
+        collected.errors.push(error);
+        Vec::new()
+    });
+
+    for name in names {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        match observe(root, &name) {
+            Ok(Some(view)) => {
+                collected
+                    .notes
+                    .extend(view.note.map(|note| format!("{name}: {note}")));
+                collected.status.devices.push(view.device);
+            }
+            Ok(None) => {}
+            Err(error) if error.is_absent_from(&bus::dir(root, &name)) => {
+                collected
+                    .notes
+                    .push(format!("{name}: vanished while it was read"));
+            }
+            Err(error) => collected.errors.push(error),
+        }
+    }
+    collected
+}
+
+/// A device as it was seen once.
+#[derive(Debug)]
+struct View {
+    device: Device,
+    /// Why something is not known.
+    note: Option<String>,
+    /// Whether what was read fits together.
+    consistent: bool,
+}
+
+/// Looks at a device until what is read fits together, but not for ever. `None` if it is another
+/// kind of device.
+fn observe(root: &Root, name: &str) -> Result<Option<View>> {
+    let look = || match bus::look(root, name)? {
+        Some(device) => view(root, &device).map(Some),
+        None => Ok(None),
+    };
+
+    for _ in 1..ATTEMPTS {
+        match look() {
+            Ok(Some(view)) if !view.consistent => {}
+            Err(error) if error.is_absent() => {}
+            settled => return settled,
+        }
+    }
+    look()
+}
+
+/// Looks at a virtio-mem device.
+fn view(root: &Root, device: &BusDevice) -> Result<View> {
+    let mut view = View {
+        device: Device {
+            device: device.name.clone(),
+            driver: device.driver.clone(),
+            ..Device::default()
+        },
+        note: None,
+        consistent: true,
+    };
+
+    if !device.is_driven() {
+        return Ok(view);
+    }
+    match sysfs::read(&device.dir)? {
+        Some(attributes) => view.take_attributes(root, attributes)?,
+        None => view.take_iomem(root)?,
+    }
+    Ok(view)
+}
+
+impl View {
+    /// Takes what the driver says; its region tells which memory blocks are the device's.
+    fn take_attributes(&mut self, root: &Root, attributes: Attributes) -> Result<()> {
+        let region = match (attributes.start_address, attributes.region_size) {
+            (Some(start), Some(size)) => Range::new(start, size),
+            _ => None,
+        };
+
+        self.device = Device {
+            device: std::mem::take(&mut self.device.device),
+            driver: self.device.driver.take(),
+            source: Source::Sysfs,
+            node: attributes.node,
+            start_address: attributes.start_address,
+            block_size: attributes.block_size,
+            region_size: attributes.region_size,
+            usable_region_size: attributes.usable_region_size,
+            requested_size: attributes.requested_size,
+            plugged_size: attributes.plugged_size,
+            state: attributes.state,
+            reason: attributes.reason,
+            ..Device::default()
+        };
+        if let Some(region) = region {
+            if let Some(blocks) = MemoryBlocks::list(root)? {
+                let standing = blocks.standing(&[region])?;
+                self.device.added_size = Some(standing.total());
+                self.stand(&standing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what any kernel shows.
+    fn take_iomem(&mut self, root: &Root) -> Result<()> {
+        let region = match iomem::region(root, &self.device.device) {
+            Err(error) if error.is_denied() => {
+                self.hidden(&error.to_string());
+                return Ok(());
+            }
+            region => region?,
+        };
+
+        match region {
+            Region::Absent => {
+                // The driver reserves it before it does anything else.
+                self.consistent = false;
+                self.note = Some("its region is not in /proc/iomem, its sizes are unknown".into());
+            }
+            Region::Hidden => self.hidden("/proc/iomem shows addresses to root only"),
+            Region::Known { range, added } => {
+                self.device.source = Source::Iomem;
+                self.device.start_address = Some(range.start);
+                self.device.region_size = Some(range.size());
+                self.added(root, &added)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what was added to Linux, and how it stands.
+    fn added(&mut self, root: &Root, added: &[Range]) -> Result<()> {
+        let size = added
+            .iter()
+            .fold(0_u64, |sum, range| sum.saturating_add(range.size()));
+
+        self.device.added_size = Some(size);
+        if let Some(blocks) = MemoryBlocks::list(root)? {
+            let standing = blocks.standing(added)?;
+            self.consistent = standing.total() == size;
+            self.stand(&standing);
+        }
+        Ok(())
+    }
+
+    /// Takes how the device's memory blocks stand.
+    fn stand(&mut self, standing: &Standing) {
+        let device = &mut self.device;
+
+        // Where the zone of some is not known, neither sum is.
+        if standing.unknown == 0 {
+            device.online_movable_size = Some(standing.movable);
+            device.online_kernel_size = Some(standing.kernel);
+        }
+        device.offline_size = Some(standing.offline);
+
+        let mut nodes = standing.nodes.iter();
+        if let (None, Some(node), None) = (device.node, nodes.next(), nodes.next()) {
+            device.node = Some(*node);
+        }
+    }
+
+    /// Notes that the user is not shown what there is.
+    fn hidden(&mut self, why: &str) {
+        self.device.source = Source::Hidden;
+        self.note = Some(format!("{why}; run as root to see its sizes"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    /// Every file the agent reads, with what the kernel would write there.
+    const FILES: [(&str, &str); 11] = [
+        ("sys/bus/virtio/devices/virtio0/device", "0x0018\n"),
+        ("sys/bus/virtio/devices/virtio1/device", "0x0018\n"),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/requested_size",
+            "0\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/region_size",
+            "1073741824\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/start_address",
+            "4294967296\n",
+        ),
+        ("sys/bus/virtio/devices/virtio1/virtio_mem/node", "-1\n"),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/state",
+            "settled\n",
+        ),
+        (
+            "proc/iomem",
+            "100000000-13fffffff : virtio0\n  100000000-107ffffff : System RAM (virtio_mem)\n",
+        ),
+        ("sys/devices/system/memory/block_size_bytes", "8000000\n"),
+        ("sys/devices/system/memory/memory32/state", "online\n"),
+        (
+            "sys/devices/system/memory/memory32/valid_zones",
+            "Movable\n",
+        ),
+    ];
+
+    fn write(root: &Path, path: &str, content: &[u8]) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in FILES {
+            write(dir.path(), path, content.as_bytes());
+        }
+        for name in ["virtio0", "virtio1"] {
+            let link = dir
+                .path()
+                .join("sys/bus/virtio/devices")
+                .join(name)
+                .join("driver");
+            symlink("../../drivers/virtio_mem", link).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        let dir = tree();
+        let collected = collect(&Root::new(dir.path().into()), None);
+
+        assert!(collected.errors.is_empty(), "{:?}", collected.errors);
+        assert!(collected.notes.is_empty(), "{:?}", collected.notes);
+        for device in &collected.status.devices {
+            assert_eq!(device.added_size, Some(128 << 20));
+            assert_eq!(device.online_movable_size, Some(128 << 20));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        // Every device is either shown or has an error of its own, whatever stands in a file.
+        #[test]
+        fn any_bytes_in_any_file(
+            file in 0..FILES.len(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let dir = tree();
+            write(dir.path(), FILES[file].0, &bytes);
+            let collected = collect(&Root::new(dir.path().into()), None);
+
+            prop_assert_eq!(collected.status.devices.len() + collected.errors.len(), 2);
+            for error in &collected.errors {
+                let path = dir.path().join(FILES[file].0);
+                prop_assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs the agent's `status` over trees of every kind a machine, or an attacker, could show it.
+
+mod hostile;
+mod shown;
+mod tree;
