@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What runs inside the test guests.
+//!
+//! One static binary: as `/init` of an initramfs it brings the guest up and
+//! serves commands from the host over a virtio-serial port; as `vmem-guest load`
+//! it keeps memory in use whose content it can vouch for.
+
+mod children;
+mod init;
+mod load;
+mod mapping;
+mod modules;
+mod pattern;
+mod port;
+mod process;
+mod protocol;
+mod server;
+mod watch;
+
+use std::env;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: vmem-guest init | vmem-guest load --mib N [OPTIONS]";
+
+fn main() -> ExitCode {
+    let mut args = env::args();
+    let name = args.next().unwrap_or_default();
+    if name.rsplit('/').next() == Some("init") {
+        return init::main();
+    }
+    match args.next().as_deref() {
+        Some("init") => init::main(),
+        Some("load") => load::main(args),
+        _ => {
+            eprintln!("{USAGE}\n{}", load::OPTIONS);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Devices of other block sizes, and one that answers that it is busy."""
+
+import time
+
+from vmtest.errors import TestSkip, expect, expect_equal
+from vmtest.guest import Guest
+from vmtest.ktap import main, test
+from vmtest.qemu import MemDevice
+from vmtest.units import GIB, MIB
+
+# What our driver says of a device that it cannot use, and why.
+REFUSED = "cannot be used: device blocks larger than a memory block"
+
+
+def follow(block: int, *sizes: int) -> None:
+    """Resizes a device of `block` MiB to `sizes`, in MiB."""
+    with Guest(MemDevice(size=4 * GIB, block_size=block * MIB)) as guest:
+        if REFUSED in guest.dmesg():
+            raise TestSkip("the driver does not take devices of such large blocks yet")
+        for size in sizes:
+            guest.resize(size * MIB)
+            guest.expect_hotplugged(size * MIB)
+
+
+@test()
+def block_of_1_mib() -> None:
+    """Smaller than what Linux can take: it takes two at a time."""
+    follow(1, 2, 130, 300, 128, 0)
+
+
+@test()
+def block_of_4_mib() -> None:
+    follow(4, 4, 124, 128, 132, 1540, 300, 0)
+
+
+@test()
+def block_of_64_mib() -> None:
+    follow(64, 64, 192, 1088, 128, 64, 0)
+
+
+@test()
+def block_of_128_mib() -> None:
+    """As large as a memory block of Linux."""
+    follow(128, 128, 1152, 384, 0)
+
+
+@test()
+def block_of_512_mib() -> None:
+    """Larger than a memory block of Linux."""
+    follow(512, 512, 2048, 1024, 0)
+
+
+@test(limit=180)
+def busy_while_migrating() -> None:
+    """QEMU refuses every change while it migrates; afterwards all is well."""
+    with Guest() as guest:
+        guest.resize(258 * MIB)
+        guest.expect_hotplugged(258 * MIB)
+        guest.qemu.qmp("migrate-set-parameters", **{"max-bandwidth": 65536})
+        guest.qemu.qmp("migrate", uri="exec:cat >/dev/null")
+        guest.wait_until(
+            lambda: guest.qemu.qmp("query-migrate").get("status") == "active", 20, "no migration"
+        )
+        for size in (514 * MIB, 130 * MIB):
+            guest.request(size)
+            time.sleep(3)
+            expect_equal(guest.plugged(), 258 * MIB, "plugged while migrating")
+        status = guest.qemu.qmp("query-migrate")["status"]
+        expect_equal(status, "active", "migration before it is cancelled")
+        guest.qemu.qmp("migrate_cancel")
+        # The C driver takes its 50 s.
+        seconds = guest.wait_plugged(130 * MIB, timeout=75)
+        print(f"{seconds:.1f} s after the end of the migration")
+        guest.expect_hotplugged(130 * MIB)
+        expect(guest.resize(642 * MIB) < 60, "slow afterwards")
+        guest.expect_hotplugged(642 * MIB)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""The frame itself: what has gone wrong in a guest must come out as a failure."""
+
+import json
+import time
+
+from vmtest.errors import TestFailure, expect, expect_equal
+from vmtest.guest import Guest
+from vmtest.iomem import Resource, parse_iomem
+from vmtest.ktap import main, test
+from vmtest.memory import MemoryBlock, parse_blocks
+from vmtest.runner import Counts, results_in
+from vmtest.splat import splats, without_failed_migrations
+
+SPLATS = """\
+[    1.0] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 x+0x1/0x2
+[    1.0] WARNING: possible circular locking dependency detected
+[    1.0] BUG: kernel NULL pointer dereference, address: 0000000000000000
+[    1.0] BUG: KASAN: slab-use-after-free in x+0x1/0x2
+[    1.0] Oops: general protection fault, probably for non-canonical address
+[    1.0] Oops: Oops: 0002 [#1] SMP NOPTI
+[    1.0] Call Trace:
+[    1.0] INFO: task kworker/0:1:11 blocked for more than 60 seconds.
+[    1.0] rcu: INFO: rcu_preempt self-detected stall on CPU
+[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [x:1]
+[    1.0] Kernel panic - not syncing: Fatal exception
+[    1.0] refcount_t: underflow; use-after-free.
+[    1.0] kworker/0:1: page allocation failure: order:0, mode:0x44cca(GFP_KERNEL)
+[    1.0] Out of memory: Killed process 1 (x) total-vm:1kB
+[    1.0] rust_kernel: panicked at x.rs:1:1:
+[    1.0] list_add corruption. prev->next should be next
+""".splitlines()
+
+HARMLESS = """\
+[    1.0] DEBUG: nothing
+[    1.0] rcu: Hierarchical RCU implementation.
+[    1.0] rcu: \tRCU CPU stall warnings are on
+[    1.0] virtio_mem virtio1: start address: 0x100000000
+[    1.0] Spectre V2 : Mitigation: Retpolines
+""".splitlines()
+
+FAILED_MIGRATION = """\
+[    1.0] kworker/0:1: page allocation failure: order:0, mode:0x44cca(GFP_KERNEL)
+[    1.0] Call Trace:
+[    1.0]  ? __pfx_alloc_migration_target+0x10/0x10
+[    1.0]  </TASK>
+[    1.0] Mem-Info:
+"""
+
+
+@test()
+def tells_splats() -> None:
+    for line in SPLATS:
+        expect_equal(splats(line), [line], "splats")
+    for line in HARMLESS:
+        if "stall" not in line:
+            expect_equal(splats(line), [], "splats")
+    expect_equal(splats(without_failed_migrations(FAILED_MIGRATION)), [], "splats")
+    other = FAILED_MIGRATION.replace("alloc_migration_target", "vmalloc")
+    expect_equal(len(splats(without_failed_migrations(other + SPLATS[0]))), 3, "splats")
+
+
+@test()
+def parses() -> None:
+    text = "8000000\nmemory32/node0\nmemory32/state:online\nmemory32/valid_zones:Movable\n"
+    block = MemoryBlock(32, 128 << 20, "online", "Movable", 0)
+    expect_equal(parse_blocks(text), [block], "blocks")
+    text = "100000000-2ffffffff : virtio1\n  100000000-107ffffff : System RAM (virtio_mem)\n"
+    region = Resource(0, 0x100000000, 0x2FFFFFFFF, "virtio1")
+    added = Resource(1, 0x100000000, 0x107FFFFFF, "System RAM (virtio_mem)")
+    expect_equal(parse_iomem(text), [region, added], "resources")
+
+
+@test()
+def counts() -> None:
+    expect_equal(results_in("all is well\nok 1 x\n"), Counts(), "without results")
+    ktap = "TAP version 13\n1..3\nok 1 a\nok 2 - b # SKIP no\nnot ok 3 c\n"
+    expect_equal(results_in(ktap), Counts(1, 1, 1), "KTAP")
+    cargo = "test result: ok. 7 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out\n" * 2
+    expect_equal(results_in(cargo), Counts(14, 2, 4), "cargo")
+
+
+@test()
+def commands_in_the_guest() -> None:
+    with Guest(load=False) as guest:
+        result = guest.run("sh", "-c", "cat; echo no >&2; exit 3", stdin="yes")
+        expect_equal((result.rc, result.stdout, result.stderr), (3, "yes", "no\n"), "result")
+        # One that hangs, with a child of its own, holds up no other.
+        begun = time.monotonic()
+        sleeper = guest.start(["sh", "-c", "sleep 600 & sleep 600"])
+        expect_equal(guest.sh("echo here"), "here\n", "output beside a hanging command")
+        sleeper.signal(9)
+        expect_equal(sleeper.wait(10).rc, -9, "result of a killed command")
+        try:
+            guest.run("sleep", "600", timeout=1)
+        except TestFailure as failure:
+            expect("did not end within" in str(failure), f"wrong failure: {failure}")
+        else:
+            raise TestFailure("a command outlived its time limit")
+        expect(time.monotonic() - begun < 30, "waited for a hanging command")
+        guest.sh("true &")
+        stats = guest.sh("sleep 0.3; cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines()
+        expect(all(line.rpartition(")")[2].split()[0] != "Z" for line in stats), "zombies")
+
+
+@test()
+def changed_page_is_found() -> None:
+    with Guest(load=False) as guest:
+        program = guest.start(["vmem-guest", "load", "--mib", "64"])
+        expect_equal(json.loads(program.line(30))["pages"], 16384, "pages of the load")
+        # The load's mapping is the one with room for 64 MiB; its middle is in use.
+        start, end = next(
+            (start, end)
+            for line in guest.read(f"/proc/{program.pid}/maps").splitlines()
+            for start, end in [[int(word, 16) for word in line.split()[0].split("-")]]
+            if end - start >= 64 << 20
+        )
+        page = (start + end) // 2 // 4096
+        guest.sh(
+            f"printf x | dd of=/proc/{program.pid}/mem bs=4096 seek={page} conv=notrunc 2>/dev/null"
+        )
+        program.input("check\n")
+        expect("corrupted" in json.loads(program.line(30)), "the changed page was not found")
+        expect_equal(json.loads(program.line(30))["corrupted"], 1, "changed pages")
+        program.input("quit\n")
+        expect_equal(json.loads(program.line(30))["corrupted"], 1, "changed pages")
+        expect_equal(program.wait(30).rc, 1, "exit status of the load")
+
+
+@test()
+def crash_is_a_failure() -> None:
+    try:
+        with Guest(load=False) as guest:
+            guest.run("sh", "-c", "echo c >/proc/sysrq-trigger", timeout=20)
+    except TestFailure as failure:
+        notes = " ".join(getattr(failure, "__notes__", []))
+        expect("the guest is gone" in str(failure), f"wrong failure: {failure}")
+        expect("panic" in notes or "Oops" in notes or "BUG" in notes, f"no splat in: {notes}")
+    else:
+        raise TestFailure("a crash went unnoticed")
+
+
+if __name__ == "__main__":
+    main()

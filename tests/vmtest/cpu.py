@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Processor time spent in a guest's kernel threads."""
+
+from .guest import Guest
+
+# USER_HZ is part of the ABI of x86.
+TICKS_PER_SECOND = 100
+
+KTHREADD = "2"
+
+
+def kernel_thread_seconds(guest: Guest) -> float:
+    """What all kernel threads together have used since the guest was started.
+
+    All of them, as it is the driver's own affair in which one it works, and as
+    the work it causes may be done in others.
+    """
+    ticks = 0
+    # A process may end between the shell's look at the directory and cat's.
+    for line in guest.sh("cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines():
+        # The name before the last parenthesis may hold anything.
+        fields = line.rpartition(")")[2].split()
+        if len(fields) > 12 and fields[1] == KTHREADD:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / TICKS_PER_SECOND

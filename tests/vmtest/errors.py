@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The ways in which a test ends early."""
+
+
+class TestFailure(Exception):
+    """Something is not as it should be."""
+
+
+class TestSkip(Exception):
+    """The test does not apply here."""
+
+
+class TestTimeout(Exception):
+    """The hard time limit of a test has passed."""
+
+
+def expect(condition: bool, message: str) -> None:
+    """An assertion that no optimisation switch removes."""
+    if not condition:
+        raise TestFailure(message)
+
+
+def expect_equal(got: object, want: object, what: str) -> None:
+    """Like expect(), and shows both values."""
+    if got != want:
+        raise TestFailure(f"{what}: got {got!r}, expected {want!r}")

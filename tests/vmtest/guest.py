@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A guest under test: QEMU, the command channel and the monitor in one."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from .accel import ACCELERATORS, accelerator
+from .channel import Call, Channel, Message
+from .errors import TestFailure, TestSkip, expect
+from .initramfs import DRIVERS, initramfs
+from .kernel import StockKernel
+from .load import Load
+from .memory import LIST_BLOCKS, MemoryBlock, parse_blocks
+from .paths import LOGS, MODULE
+from .qemu import Machine, MemDevice, Qemu
+from .splat import splats, without_failed_migrations
+from .units import KIB, mib
+
+BOOT_PATIENCE = 90.0
+
+# A task that hangs is to be reported before the test that it hangs gives up.
+HUNG_TASK = "sysctl.kernel.hung_task_timeout_secs=60"
+
+
+def driver_under_test() -> str:
+    """ "rust", or "c" for the kernel's own driver (VMEM_DRIVER=c)."""
+    name = os.environ.get("VMEM_DRIVER", "rust")
+    if name not in DRIVERS:
+        raise RuntimeError(f"VMEM_DRIVER={name}: one of {', '.join(DRIVERS)}")
+    return name
+
+
+def only_ours(what: str) -> None:
+    """Skips a test of what the C driver does not have."""
+    if driver_under_test() != "rust":
+        raise TestSkip(f"not with the C driver: {what}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a program in the guest has ended."""
+
+    rc: int | None
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Program:
+    """A program that runs in the guest."""
+
+    def __init__(self, channel: Channel, call: Call) -> None:
+        self._channel = channel
+        self._call = call
+        first = call.next(30)
+        if "error" in first:
+            raise TestFailure(f"{call.what}: {first['error']}")
+        self.pid: int = first["pid"]
+
+    def line(self, timeout: float) -> str:
+        """The next line of its output."""
+        message = self._call.next(timeout)
+        if message["done"]:
+            raise TestFailure(f"{self._call.what}: has ended: {_result(message)}")
+        return str(message["line"])
+
+    def input(self, text: str) -> None:
+        """Writes to its standard input."""
+        _checked(self._channel.send("input", "input", target=self._call.number, data=text))
+
+    def signal(self, signal: int) -> None:
+        """Sends a signal to it and all it has started."""
+        _checked(self._channel.send("signal", "signal", target=self._call.number, signal=signal))
+
+    def wait(self, timeout: float) -> Result:
+        """Waits until it ends."""
+        return _result(self._call.result(timeout))
+
+
+def _result(message: Message) -> Result:
+    return Result(
+        message.get("rc"),
+        message.get("stdout", ""),
+        message.get("stderr", ""),
+        message.get("ms", 0) / 1000,
+    )
+
+
+def _checked(call: Call, timeout: float = 60) -> Message:
+    message = call.result(timeout)
+    if "error" in message:
+        raise TestFailure(f"{call.what}: {message['error']}")
+    return message
+
+
+class Guest:
+    """A booted guest. Use it as a context; leaving it fails on a kernel splat."""
+
+    # Set by the test frame: the name that log files get.
+    log_name = "guest"
+
+    def __init__(
+        self,
+        *devices: MemDevice,
+        policy: str | None = None,
+        driver: str | None = None,
+        load: bool = True,
+        parameters: str = "",
+        cmdline: str = "",
+        log: str | None = None,
+        failed_migrations: bool = False,
+        **machine: Any,
+    ) -> None:
+        """Boots a guest and loads the driver under test (not with `load=False`).
+
+        `policy` is the guest's default for onlining memory, as in
+        /sys/devices/system/memory/auto_online_blocks. Without it, it is what the
+        driver wants: ours nothing, the C driver online_movable, as it gets back
+        no memory that the kernel itself can use. With `failed_migrations` the
+        kernel may report that it could not move pages for want of free ones.
+        """
+        kernel = StockKernel.default()
+        self.driver = driver or driver_under_test()
+        if self.driver == "rust" and not MODULE.exists():
+            raise TestFailure(f"{MODULE} does not exist: build it first")
+        if policy is None and self.driver == "c":
+            policy = "online_movable"
+        words = [HUNG_TASK, cmdline]
+        if policy is not None:
+            words.append(f"memhp_default_state={policy}")
+        self.machine = Machine(
+            devices=devices or (MemDevice(),), cmdline=" ".join(filter(None, words)), **machine
+        )
+        self.failed_migrations = failed_migrations
+        self.console = LOGS / f"{log or Guest.log_name}.console.log"
+        image = initramfs(kernel)
+        accel = ACCELERATORS[accelerator()]
+        self.qemu = Qemu(self.machine, accel, kernel.image, image, self.console)
+        try:
+            self.channel = Channel(self.qemu.channel)
+            # The guest answers as soon as its first process has opened the port.
+            self._boot()
+            # Memory that the kernel itself has, to compare MemTotal with.
+            self.base_memory = self.mem_total()
+            if load:
+                self.insmod(parameters)
+        except BaseException:
+            self.close()
+            raise
+
+    def _boot(self) -> None:
+        call = self.channel.send("read", "booting", path="/proc/version")
+        deadline = time.monotonic() + BOOT_PATIENCE
+        while time.monotonic() < deadline:
+            if self.qemu.process.poll() is not None:
+                errors = self.qemu.errors.read_text(errors="replace")
+                raise TestFailure(f"QEMU has ended early: {errors.strip()}")
+            if not call.messages.empty():
+                _checked(call)
+                return
+            time.sleep(0.02)
+        raise TestFailure(f"the guest did not boot within {BOOT_PATIENCE:g} s")
+
+    # Programs and files in the guest
+
+    def run(self, *argv: str, timeout: float = 30, stdin: str | None = None) -> Result:
+        """Runs a program to its end, whatever its exit status."""
+        call = self.channel.send("run", " ".join(argv), argv=argv, timeout=timeout, stdin=stdin)
+        message = call.result(timeout + 30)
+        if "error" in message:
+            raise TestFailure(f"{call.what}: {message['error']}")
+        if message.get("timed_out"):
+            raise TestFailure(f"{call.what}: did not end within {timeout:g} s")
+        return _result(message)
+
+    def sh(self, script: str, timeout: float = 30) -> str:
+        """Runs a shell command that must succeed, and returns its output."""
+        result = self.run("sh", "-c", script, timeout=timeout)
+        if result.rc != 0:
+            raise TestFailure(f"`{script}` failed ({result.rc}): {result.stderr.strip()}")
+        return result.stdout
+
+    def start(self, argv: list[str]) -> Program:
+        """Starts a program in the background, its output read line by line."""
+        call = self.channel.send("run", " ".join(argv), argv=argv, stream=True)
+        return Program(self.channel, call)
+
+    def read(self, path: str) -> str:
+        """Reads a file."""
+        return str(_checked(self.channel.send("read", f"reading {path}", path=path))["data"])
+
+    def write(self, path: str, data: str, timeout: float = 60) -> None:
+        """Writes a file in one go."""
+        errno = self.try_write(path, data, timeout)
+        if errno:
+            raise TestFailure(f"writing {data!r} to {path}: {os.strerror(errno)}")
+
+    def try_write(self, path: str, data: str, timeout: float = 60) -> int:
+        """Writes a file in one go; returns the errno, 0 for success."""
+        call = self.channel.send("write", f"writing {data!r} to {path}", path=path, data=data)
+        return int(call.result(timeout).get("errno", 0))
+
+    # Modules
+
+    @property
+    def module(self) -> str:
+        """The path in the guest of the driver under test."""
+        return DRIVERS[self.driver]
+
+    def insmod(self, parameters: str = "", driver: str | None = None) -> None:
+        """Loads the driver under test, or another one."""
+        path = DRIVERS[driver] if driver else self.module
+        self.sh(f"insmod {path} {parameters}".strip(), timeout=60)
+
+    def rmmod(self) -> None:
+        self.sh("rmmod virtio_mem", timeout=60)
+
+    def dmesg(self) -> str:
+        return self.sh("dmesg")
+
+    # Memory
+
+    def mem_total(self) -> int:
+        """MemTotal in bytes."""
+        return self.meminfo("MemTotal")
+
+    def meminfo(self, key: str) -> int:
+        for line in self.read("/proc/meminfo").splitlines():
+            name, _, rest = line.partition(":")
+            if name == key:
+                return int(rest.split()[0]) * KIB
+        raise TestFailure(f"/proc/meminfo has no {key}")
+
+    def hotplugged(self) -> int:
+        """How much MemTotal is above what it was before the driver was loaded."""
+        return self.mem_total() - self.base_memory
+
+    def expect_hotplugged(self, size: int, timeout: float = 20) -> None:
+        """Waits until MemTotal has grown by exactly `size` since the driver came."""
+        call = self.await_mem_total(self.base_memory + size, timeout)
+        message = call.result(timeout + 30)
+        if "error" in message:
+            got = self.hotplugged()
+            raise TestFailure(f"MemTotal has grown by {mib(got)}, expected {mib(size)}")
+
+    def await_mem_total(self, size: int, timeout: float) -> Call:
+        """Has the guest watch for a MemTotal of `size`; does not wait."""
+        fields = {"key": "MemTotal", "min": size // KIB, "max": size // KIB}
+        return self.channel.send("await_meminfo", "waiting for MemTotal", timeout=timeout, **fields)
+
+    def blocks(self, device: str | None = None) -> list[MemoryBlock]:
+        """The memory blocks in the region of one device, or of all."""
+        regions = [
+            range(data["memaddr"], data["memaddr"] + data["max-size"])
+            for data in self.memory_devices()
+            if device in (None, data["id"])
+        ]
+        return [
+            block
+            for block in parse_blocks(self.sh(LIST_BLOCKS))
+            if any(block.start in region for region in regions)
+        ]
+
+    def wait_blocks(self, count: int, device: str | None = None) -> list[MemoryBlock]:
+        """Waits until a device has `count` memory blocks, and returns them.
+
+        The device may have the memory before Linux has, and the other way round.
+        """
+        blocks: list[MemoryBlock] = []
+
+        def there() -> bool:
+            blocks[:] = self.blocks(device)
+            return len(blocks) == count
+
+        self.wait_until(there, 20, lambda: f"{len(blocks)} memory blocks, expected {count}")
+        return blocks
+
+    def load(self, mib_: int, *options: str, seed: int = 1) -> Load:
+        """Puts memory to use."""
+        return Load(self, mib_, *options, seed=seed)
+
+    # The device, seen from the host
+
+    def memory_devices(self) -> list[dict[str, Any]]:
+        return [entry["data"] for entry in self.qemu.qmp("query-memory-devices")]
+
+    def device(self, name: str = "vm0") -> dict[str, Any]:
+        for data in self.memory_devices():
+            if data["id"] == name:
+                return data
+        raise TestFailure(f"QEMU has no memory device {name}")
+
+    def plugged(self, name: str = "vm0") -> int:
+        """What the guest has taken."""
+        return int(self.device(name)["size"])
+
+    def requested(self, name: str = "vm0") -> int:
+        """What the guest should have."""
+        return int(self.device(name)["requested-size"])
+
+    def request(self, size: int, name: str = "vm0") -> None:
+        """Asks the guest to have `size`; does not wait."""
+        path = f"/machine/peripheral/{name}"
+        self.qemu.qmp("qom-set", path=path, property="requested-size", value=size)
+
+    def wait_plugged(self, size: int, name: str = "vm0", timeout: float = 60) -> float:
+        """Waits until the guest has exactly `size`; returns the seconds it took."""
+        return self.wait_until(
+            lambda: self.plugged(name) == size,
+            timeout,
+            lambda: f"{name}: plugged {mib(self.plugged(name))}, expected {mib(size)}",
+            poll=0.02,
+        )
+
+    def resize(self, size: int, name: str = "vm0", timeout: float = 60) -> float:
+        """Asks for `size` and waits for it; returns the seconds it took."""
+        self.request(size, name)
+        return self.wait_plugged(size, name, timeout)
+
+    def settle(self, name: str = "vm0", quiet: float = 1.5, timeout: float = 60) -> int:
+        """Waits until the plugged size has not changed for a while; returns it."""
+        last, since = self.plugged(name), time.monotonic()
+        deadline = since + timeout
+        while time.monotonic() - since < quiet:
+            expect(time.monotonic() < deadline, f"{name}: plugged size does not settle")
+            time.sleep(0.05)
+            now = self.plugged(name)
+            if now != last:
+                last, since = now, time.monotonic()
+        return last
+
+    def wait_until(
+        self,
+        predicate: Callable[[], bool],
+        timeout: float,
+        what: str | Callable[[], str],
+        poll: float = 0.1,
+    ) -> float:
+        """Waits until `predicate` holds; returns the seconds it took."""
+        start = time.monotonic()
+        while not predicate():
+            if time.monotonic() - start > timeout:
+                text = what if isinstance(what, str) else what()
+                raise TestFailure(f"after {timeout:g} s: {text}")
+            time.sleep(poll)
+        return time.monotonic() - start
+
+    # The end
+
+    def splats(self) -> list[str]:
+        log = self.console.read_text(errors="replace")
+        return splats(without_failed_migrations(log) if self.failed_migrations else log)
+
+    def expect_clean_log(self) -> None:
+        """Fails if the kernel has complained about anything."""
+        found = self.splats()
+        if found:
+            raise TestFailure(f"the guest's kernel says: {'; '.join(found[:4])}")
+
+    def post_mortem(self) -> None:
+        """Keeps what the guest still can tell about itself beside its console log."""
+        script = f"cat /proc/meminfo /proc/iomem /proc/modules; {LIST_BLOCKS}"
+        try:
+            text = f"host: {self.memory_devices()}\n" + self.sh(script, timeout=10)
+        except Exception as error:  # A guest in any state whatsoever, or none.
+            text = f"nothing: {error}\n"
+        self.console.with_suffix(".state").write_text(text)
+
+    def close(self) -> None:
+        self.qemu.stop()
+        if self.qemu.errors.exists() and not self.qemu.errors.stat().st_size:
+            self.qemu.errors.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.expect_clean_log()
+            else:
+                self.post_mortem()
+                found = self.splats()
+                if found and value is not None:
+                    value.add_note(f"the guest's kernel says: {'; '.join(found[:4])}")
+        finally:
+            self.close()

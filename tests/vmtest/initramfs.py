@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The guests' only file system: busybox, our tool, modules, the agent."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .build import guest_tool
+from .kernel import StockKernel, module_bytes
+from .paths import AGENT, MODULE, WORK
+
+BUSYBOX = Path("/bin/busybox")
+
+# What the command channel needs, where it is not built into the kernel.
+CHANNEL_MODULES = ("virtio_pci", "virtio_console")
+
+# The drivers to choose from, by name, with their paths in the guest.
+DRIVERS = {"rust": "/modules/rust/virtio_mem.ko", "c": "/modules/c/virtio_mem.ko"}
+
+
+def initramfs(kernel: StockKernel) -> Path:
+    """The path of the archive, made anew only if something in it has changed."""
+    tool = guest_tool()
+    sources = [BUSYBOX, tool, kernel.c_driver, Path(__file__)]
+    sources += [file for file in (MODULE, AGENT) if file.exists()]
+    archive = WORK / f"initramfs-{_key(sources)}.cpio"
+    if not archive.exists():
+        WORK.mkdir(parents=True, exist_ok=True)
+        for old in WORK.glob("initramfs-*.cpio"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(dir=WORK) as staging:
+            _populate(Path(staging), kernel, tool)
+            _pack(Path(staging), archive)
+    return archive
+
+
+def _key(sources: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in sources:
+        status = file.stat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _populate(root: Path, kernel: StockKernel, tool: Path) -> None:
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (root / name).mkdir()
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
+    for applet in applets.stdout.split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    # Modules are looked for by modprobe, and helpers started by the kernel, in /sbin.
+    (root / "sbin").symlink_to("bin")
+    shutil.copy(tool, root / "bin/vmem-guest")
+    (root / "init").symlink_to("bin/vmem-guest")
+
+    drivers = {"c": kernel.c_driver}
+    if MODULE.exists():
+        drivers["rust"] = MODULE
+    for name, file in drivers.items():
+        target = root / DRIVERS[name].lstrip("/")
+        target.parent.mkdir(parents=True)
+        target.write_bytes(module_bytes(file))
+    if AGENT.exists():
+        shutil.copy(AGENT, root / "bin/virtio-mem-agent")
+
+    listed = []
+    for file in kernel.needed(*CHANNEL_MODULES):
+        target = root / "modules" / file.name.removesuffix(".xz")
+        target.write_bytes(module_bytes(file))
+        listed.append(f"/{target.relative_to(root)}\n")
+    (root / "etc/vmem-modules").write_text("".join(listed))
+
+
+def _pack(root: Path, archive: Path) -> None:
+    files = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
+    # Never seen half written, not even by another run at the same time.
+    unfinished = archive.with_suffix(f".{os.getpid()}")
+    with unfinished.open("wb") as output:
+        subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"],
+            cwd=root,
+            input="\n".join(files).encode(),
+            stdout=output,
+            check=True,
+        )
+    unfinished.rename(archive)

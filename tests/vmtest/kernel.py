@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The unmodified kernel to boot, and its modules."""
+
+import lzma
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from .paths import stock_kernel_dir
+
+
+@dataclass(frozen=True)
+class StockKernel:
+    """A kernel image with the modules directory that belongs to it."""
+
+    directory: Path
+
+    @classmethod
+    def default(cls) -> "StockKernel":
+        return cls(stock_kernel_dir())
+
+    @cached_property
+    def release(self) -> str:
+        return (self.directory / "release").read_text().strip()
+
+    @property
+    def image(self) -> Path:
+        return self.directory / "vmlinuz"
+
+    @property
+    def modules(self) -> Path:
+        return self.directory / "lib" / "modules" / self.release
+
+    @property
+    def c_driver(self) -> Path:
+        """The kernel's own virtio_mem module, compressed or not."""
+        return next(self.modules.glob("kernel/drivers/virtio/virtio_mem.ko*"))
+
+    def needed(self, *names: str) -> list[Path]:
+        """The modules to load, in order, for the named ones to be there.
+
+        Empty where all of them are built into the image.
+        """
+        dependencies: dict[str, list[str]] = {}
+        for line in (self.modules / "modules.dep").read_text().splitlines():
+            file, _, rest = line.partition(":")
+            name = Path(file).name.split(".")[0].replace("-", "_")
+            # modules.dep lists the farthest dependency last.
+            dependencies[name] = [*reversed(rest.split()), file]
+        order: list[str] = []
+        for name in names:
+            files = dependencies.get(name, [])
+            order += [file for file in files if file not in order]
+        return [self.modules / file for file in order]
+
+
+def module_bytes(file: Path) -> bytes:
+    """A module's content, decompressed: the guest's tools need not know xz."""
+    data = file.read_bytes()
+    return lzma.decompress(data) if file.suffix == ".xz" else data

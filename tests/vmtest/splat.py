@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Finding what a kernel prints when something has gone wrong in it."""
+
+import re
+
+SPLATS = re.compile(
+    r"""
+      \bWARNING:\ | \bBUG[:\ ] | \bOops\b | \bKASAN\b | \bKFENCE\b | \bUBSAN\b | \bkmemleak:\ \d
+    | general\ protection\ fault | unable\ to\ handle | refcount_t | list_(?:add|del)\ corruption
+    | possible\ (?:circular\ locking|recursive\ locking|irq\ lock\ inversion|unsafe)
+    | inconsistent\ lock\ state | suspicious\ RCU\ usage | bad\ unlock\ balance | held\ lock
+    | hung\ task | blocked\ for\ more\ than | soft\ lockup | hard\ LOCKUP
+    | rcu:?.*\bstall | rcu_(?:sched|preempt)\ .*\bstalls?\b
+    | Call\ Trace | \bRIP:\ | Kernel\ panic | panicked\ at | stack-protector | Bad\ page
+    | scheduling\ while\ atomic | sleeping\ function\ called
+    | page\ allocation\ failure | Out\ of\ memory | oom-kill
+    """,
+    re.VERBOSE,
+)
+
+# Said in every boot, by a kernel that has nothing wrong with it.
+HARMLESS = re.compile(r"refcount_t: (?:leaking nothing|selftest)|RIP: 0033")
+
+
+# The kernel's report that a page could not be moved for want of a free one.
+ALLOCATION_FAILURE = re.compile(r"[^\n]*page allocation failure.*?</TASK>", re.DOTALL)
+
+
+def without_failed_migrations(log: str) -> str:
+    """The log without the reports that pages could not be moved.
+
+    The kernel's page migration says so, at length, whenever memory runs out
+    under it; nothing is lost by it but peace of mind.
+    """
+
+    def keep(match: re.Match[str]) -> str:
+        return "" if "alloc_migration_target" in match[0] else match[0]
+
+    return ALLOCATION_FAILURE.sub(keep, log)
+
+
+def splats(log: str) -> list[str]:
+    """The lines of a kernel log that tell of something wrong."""
+    return [
+        line.strip()
+        for line in log.splitlines()
+        if SPLATS.search(line) and not HARMLESS.search(line)
+    ]
