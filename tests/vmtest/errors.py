@@ -6,6 +6,10 @@ class TestFailure(Exception):
     """Something is not as it should be."""
 
 
+class BootTimeout(TestFailure):
+    """A guest's first process has not run in time."""
+
+
 class TestSkip(Exception):
     """The test does not apply here."""
 
