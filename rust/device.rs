@@ -9,6 +9,8 @@
 
 use crate::linux::bell::Bell;
 use crate::linux::hotplug::Region;
+use crate::linux::memory_block;
+use crate::linux::memory_block::Found;
 use crate::linux::memory_notifier::Event;
 use crate::linux::memory_notifier::Listener;
 use crate::linux::online_page::Filter;
@@ -43,6 +45,9 @@ pub(crate) type Engine = virtio_mem_core::engine::Engine<KVVec<u64>>;
 /// How long a memory block that somebody wants to move is waited for at most, in milliseconds. A
 /// step with sub-blocks of it takes as long as the host's answer.
 const MOVE_PATIENCE_MS: u32 = 5_000;
+
+/// How often such a block is looked at where nobody tells when it has moved, in milliseconds.
+const MOVE_POLL_MS: u32 = 20;
 
 /// See the module's documentation.
 #[pin_data]
@@ -132,29 +137,30 @@ impl Device {
         self.closing.store(true, Relaxed);
         let moving = |engine: &Engine| {
             let map = engine.map();
-            (0..self.geometry.blocks()).any(|block| map.flags(block).contains(Flags::MOVING))
+            (0..self.geometry.memory_blocks()).any(|number| map.is_moving(number))
         };
         while moving(&engine) {
             self.changed.wait(&mut engine);
         }
     }
 
-    /// Removes blocks that are offline and partly plugged from Linux; after [`Device::close`].
-    /// Blocks of which a request is under way may be partly unplugged by now.
+    /// Removes memory blocks that are offline and of partly plugged blocks from Linux; after
+    /// [`Device::close`]. Blocks of which a request is under way may be partly unplugged by now.
     pub(crate) fn remove_partly_plugged(&self) {
-        for block in 0..self.geometry.blocks() {
+        for number in 0..self.geometry.memory_blocks() {
+            let block = self.geometry.block_of_memory_block(number);
             let partly = self.with_engine(|engine| {
                 let map = engine.map();
-                map.in_linux(block) == InLinux::Offline
+                map.in_linux(number) == InLinux::Offline
                     && (map.plugged_in(block) < self.geometry.subs_per_block()
                         || map.flags(block).contains(Flags::HELD))
             });
             if !partly {
                 continue;
             }
-            let addr = self.geometry.block_addr(block);
+            let addr = self.geometry.memory_block_addr(number);
             loop {
-                match self.region.remove(addr, self.geometry.block_size()) {
+                match self.region.remove(addr, self.geometry.memory_block_size()) {
                     Ok(()) => break,
                     // A few bytes could not be allocated.
                     Err(ENOMEM) => fsleep(Delta::from_millis(100)),
@@ -163,6 +169,76 @@ impl Device {
                         break;
                     }
                 }
+            }
+        }
+    }
+
+    /// Tells the engine what Linux has of this device from an earlier life of the driver; between
+    /// [`Engine::take_over`], with the memory notifier and the online-page callback registered, and
+    /// the first step. Returns how many memory blocks that are. `EBUSY`: somebody goes on moving
+    /// one. May sleep.
+    pub(crate) fn adopt(&self) -> Result<u32> {
+        let size = self.geometry.memory_block_size();
+        let mut count = 0_u32;
+        for number in 0..self.geometry.memory_blocks() {
+            let addr = self.geometry.memory_block_addr(number);
+            let state = match self.settled_state(addr)? {
+                Found::Nothing => continue,
+                Found::Offline => InLinux::Offline,
+                _ if self
+                    .region
+                    .pages(addr, size)
+                    .is_some_and(|pages| pages.movable()) =>
+                {
+                    InLinux::Movable
+                }
+                _ => InLinux::Kernel,
+            };
+            count = count.saturating_add(1);
+            self.with_engine(|engine| engine.adopt(number, state));
+        }
+        for block in 0..self.geometry.blocks() {
+            self.with_engine(|engine| self.adopt_withheld(engine, block));
+        }
+        Ok(count)
+    }
+
+    /// The state of the memory block at `addr`, when it does not move.
+    fn settled_state(&self, addr: u64) -> Result<Found> {
+        let size = self.geometry.memory_block_size();
+        for _ in 0..MOVE_PATIENCE_MS / MOVE_POLL_MS {
+            match memory_block::state(self.dev(), addr, size)? {
+                Found::Moving => fsleep(Delta::from_millis(MOVE_POLL_MS.into())),
+                found => return Ok(found),
+            }
+        }
+        Err(EBUSY)
+    }
+
+    /// Tells the engine which sub-blocks of `block` the earlier driver kept away from Linux.
+    fn adopt_withheld(&self, engine: &mut Engine, block: u32) {
+        for sub in self.geometry.subs_of(block) {
+            let end = self.geometry.sub_addr(sub.saturating_add(1));
+            let mut addr = self.geometry.sub_addr(sub);
+            // In pieces that lie in one memory block.
+            let (mut any, mut all) = (false, true);
+            while addr < end && all {
+                let Some(number) = self.geometry.memory_block_at(addr) else {
+                    return;
+                };
+                let next = self.geometry.memory_block_addr(number.saturating_add(1));
+                let stop = next.min(end);
+                if engine.map().in_linux(number).online() {
+                    any = true;
+                    all = self
+                        .region
+                        .pages(addr, stop.saturating_sub(addr))
+                        .is_some_and(|pages| pages.are_withheld());
+                }
+                addr = stop;
+            }
+            if any && all {
+                engine.adopt_withheld(sub);
             }
         }
     }
@@ -192,24 +268,39 @@ impl Device {
         }
     }
 
-    /// Calls `f` for the pages of each run of unplugged sub-blocks of `block`.
-    fn each_withheld(&self, engine: &Engine, block: u32, mut f: impl FnMut(Pages)) {
-        let subs = self.geometry.subs_of(block);
-        let mut sub = subs.start;
-        while sub < subs.end {
-            let (plugged, run) = engine.same_from(sub, subs.end);
-            sub = run.end;
-            if let Some(pages) = (!plugged).then(|| self.pages(&run)).flatten() {
+    /// Calls `f` for the pages of each run of unplugged sub-blocks of a memory block.
+    fn each_withheld(&self, engine: &Engine, number: u32, mut f: impl FnMut(Pages)) {
+        let end = self.geometry.memory_block_addr(number.saturating_add(1));
+        let mut addr = self.geometry.memory_block_addr(number);
+        while addr < end {
+            let (plugged, stop) = self.same_from(engine, addr, end);
+            let size = stop.saturating_sub(addr);
+            if let Some(pages) = (!plugged).then(|| self.region.pages(addr, size)).flatten() {
                 f(pages);
             }
+            addr = stop;
         }
     }
 
-    fn going_offline(&self, block: u32) -> Result {
+    /// Whether the memory at `addr` is plugged, and up to which address (at most `end`) the answer
+    /// is the same.
+    fn same_from(&self, engine: &Engine, addr: u64, end: u64) -> (bool, u64) {
+        let (Some(first), Some(last)) = (
+            self.geometry.sub_at(addr),
+            self.geometry.sub_at(end.saturating_sub(1)),
+        ) else {
+            // Not of a block that we could have plugged anything of.
+            return (false, end);
+        };
+        let (plugged, run) = engine.same_from(first, last.saturating_add(1));
+        (plugged, self.geometry.sub_addr(run.end).min(end))
+    }
+
+    fn going_offline(&self, number: u32) -> Result {
         self.ask(|engine| {
-            let verdict = engine.going_offline(block);
+            let verdict = engine.going_offline(number);
             if verdict == Verdict::Allow {
-                self.each_withheld(engine, block, |pages| {
+                self.each_withheld(engine, number, |pages| {
                     if !pages.release() {
                         dev_warn!(self.dev(), "unplugged memory is referenced\n");
                     }
@@ -229,10 +320,11 @@ impl Device {
 
 impl Listener for Device {
     fn notify(&self, event: Event, start: u64, size: u64) -> Result {
-        let Some(block) = self.geometry.block_at(start) else {
+        let Some(number) = self.geometry.memory_block_at(start) else {
             return Ok(());
         };
-        if size != self.geometry.block_size() || start != self.geometry.block_addr(block) {
+        let whole = self.geometry.memory_block_size();
+        if size != whole || start != self.geometry.memory_block_addr(number) {
             // Linux moves whole memory blocks only.
             dev_warn!(self.dev(), "part of a memory block moves: {:#x}\n", start);
             return Err(EINVAL);
@@ -245,27 +337,28 @@ impl Listener for Device {
         match event {
             Event::GoingOnline => {
                 let movable = movable();
-                self.ask(|engine| engine.going_online(block, movable))?;
+                self.ask(|engine| engine.going_online(number, movable))?;
             }
-            Event::GoingOffline => self.going_offline(block)?,
+            Event::GoingOffline => self.going_offline(number)?,
             Event::Online => {
                 let movable = movable();
-                let wake = self.with_engine(|engine| engine.online(block, movable));
+                let wake = self.with_engine(|engine| engine.online(number, movable));
                 self.moved(wake);
             }
             Event::Offline => {
-                let wake = self.with_engine(|engine| engine.offline(block));
+                let wake = self.with_engine(|engine| engine.offline(number));
                 self.moved(wake);
             }
             Event::CancelOnline => {
-                let wake = self.with_engine(|engine| engine.cancel_online(block));
+                let wake = self.with_engine(|engine| engine.cancel_online(number));
                 self.moved(wake);
             }
             Event::CancelOffline => {
+                let block = self.geometry.block_of_memory_block(number);
                 let ours = self.with_engine(|engine| {
                     let ours = engine.map().flags(block).contains(Flags::TRANSIT);
-                    if engine.cancel_offline(block) {
-                        self.each_withheld(engine, block, |pages| pages.reclaim());
+                    if engine.cancel_offline(number) {
+                        self.each_withheld(engine, number, |pages| pages.reclaim());
                     }
                     ours
                 });
@@ -278,16 +371,7 @@ impl Listener for Device {
 
 impl Filter for Device {
     fn usable(&self, addr: u64, end: u64) -> (bool, u64) {
-        let (Some(first), Some(last)) = (
-            self.geometry.sub_at(addr),
-            self.geometry.sub_at(end.saturating_sub(1)),
-        ) else {
-            // Not of a block that we could have plugged anything of.
-            return (false, end);
-        };
-        let (plugged, run) =
-            self.with_engine(|engine| engine.same_from(first, last.saturating_add(1)));
-        (plugged, self.geometry.sub_addr(run.end).min(end))
+        self.with_engine(|engine| self.same_from(engine, addr, end))
     }
 }
 

@@ -3,9 +3,12 @@
 //! Binding to devices, and letting go of them.
 
 use crate::device::Device;
+#[cfg(CONFIG_PROC_VMCORE)]
+use crate::kdump::Dump;
 use crate::linux::bell::Bell;
 use crate::linux::hotplug;
 use crate::linux::hotplug::Limits;
+use crate::linux::hotplug::Region;
 use crate::linux::memory_notifier;
 use crate::linux::online_page;
 use crate::linux::pm_notifier::suspending_to_ram;
@@ -13,6 +16,8 @@ use crate::linux::pm_notifier::NoHibernation;
 use crate::linux::thread::Thread;
 use crate::linux::virtio;
 use crate::linux::virtqueue::RequestQueue;
+#[cfg(CONFIG_PROC_VMCORE)]
+use crate::linux::vmcore;
 use crate::module;
 use crate::worker;
 use crate::worker::Worker;
@@ -21,6 +26,7 @@ use kernel::prelude::*;
 use kernel::sync::new_mutex;
 use kernel::sync::Arc;
 use kernel::sync::Mutex;
+use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::wire;
@@ -48,15 +54,33 @@ struct Parts {
     hibernation: Pin<KBox<NoHibernation<Arc<Device>>>>,
 }
 
-/// What the driver keeps for a bound device.
+/// A device that the driver drives.
 #[pin_data]
-pub(crate) struct Data {
+pub(crate) struct Driven {
     /// Gone once the driver is unbound.
     #[pin]
     parts: Mutex<Option<Parts>>,
     /// Holds the virtqueue's buffer, which the device may write until it is reset.
     worker: Arc<Worker>,
     device: Arc<Device>,
+}
+
+/// A device whose memory belongs to a crashed kernel.
+#[cfg(CONFIG_PROC_VMCORE)]
+#[pin_data]
+pub(crate) struct Dumped {
+    /// Gone once the driver is unbound.
+    #[pin]
+    registration: Mutex<Option<Pin<KBox<vmcore::Registration<Dump>>>>>,
+    /// As in `Driven`.
+    _dump: Arc<Dump>,
+}
+
+/// What the driver keeps for a bound device.
+pub(crate) enum Data {
+    Driven(Pin<KBox<Driven>>),
+    #[cfg(CONFIG_PROC_VMCORE)]
+    Dumped(Pin<KBox<Dumped>>),
 }
 
 impl virtio::Driver for VirtioMem {
@@ -68,21 +92,41 @@ impl virtio::Driver for VirtioMem {
     fn probe<'bound>(
         vdev: &'bound virtio::Device<device::Core<'_>>,
     ) -> impl PinInit<Data, Error> + 'bound {
-        pin_init::pin_init_scope(move || {
-            let (device, worker, parts) = bind(vdev)?;
-            Ok(try_pin_init!(Data {
-                parts <- new_mutex!(Some(parts)),
-                worker,
-                device,
-            }))
-        })
+        bind(vdev)
     }
 
     fn unbind<'bound>(_: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) {
-        let Some(parts) = data.parts.lock().take() else {
+        match &*data {
+            Data::Driven(driven) => driven.unbind(),
+            #[cfg(CONFIG_PROC_VMCORE)]
+            Data::Dumped(dumped) => drop(dumped.registration.lock().take()),
+        }
+    }
+
+    fn freeze<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
+        match &*data {
+            Data::Driven(driven) => driven.freeze(vdev),
+            // A crash kernel writes its dump and ends.
+            #[cfg(CONFIG_PROC_VMCORE)]
+            Data::Dumped(_) => Err(EPERM),
+        }
+    }
+
+    fn restore<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
+        match &*data {
+            Data::Driven(driven) => driven.worker.resume(vdev),
+            #[cfg(CONFIG_PROC_VMCORE)]
+            Data::Dumped(_) => Err(EPERM),
+        }
+    }
+}
+
+impl Driven {
+    fn unbind(&self) {
+        let Some(parts) = self.parts.lock().take() else {
             return;
         };
-        let device = &data.device;
+        let device = &self.device;
         // Nothing is decided any more, and nothing moves.
         drop(parts.thread);
         device.close();
@@ -96,20 +140,16 @@ impl virtio::Driver for VirtioMem {
         }
     }
 
-    fn freeze<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
+    fn freeze(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
         let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
-        let plugged = data
+        let plugged = self
             .device
             .with_engine(|engine| engine.plugged_size() != 0 || engine.unplug_all_required());
         if suspending_to_ram() && plugged && !vdev.has_feature(PERSISTENT_SUSPEND) {
             dev_err!(dev, "suspending with plugged memory is not supported\n");
             return Err(EPERM);
         }
-        data.worker.suspend()
-    }
-
-    fn restore<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
-        data.worker.resume(vdev)
+        self.worker.suspend()
     }
 }
 
@@ -140,15 +180,11 @@ fn node(vdev: &virtio::Device<device::Core<'_>>, addr: u64) -> i32 {
 }
 
 /// Does all that binding takes; what was done is undone when an error is returned.
-fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<(Arc<Device>, Arc<Worker>, Parts)> {
+fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
     if !vdev.config_readable() {
         dev_err!(dev, "config access disabled\n");
         return Err(EINVAL);
-    }
-    if hotplug::in_kdump_kernel() {
-        dev_info!(dev, "memory hot(un)plug disabled in kdump kernel\n");
-        return Err(ENODEV);
     }
     let bell = Arc::pin_init(Bell::new(), GFP_KERNEL)?;
     vdev.set_bell(bell.clone());
@@ -172,20 +208,15 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<(Arc<Device>, Arc<Wor
         );
         EINVAL
     })?;
+    if hotplug::in_kdump_kernel() {
+        return attach_to_dump(vdev, bell, config, queue);
+    }
     let geometry = geometry(dev, &config)?;
-    let region = hotplug::Region::new(
-        config.addr,
-        config.region_size,
-        dev.name(),
-        node,
-        geometry.block_size(),
-    )
-    .inspect_err(|_| {
-        dev_warn!(dev, "could not reserve device region\n");
-        dev_info!(dev, "reloading the driver is not supported\n");
-    })?;
+    let (region, left) = region(dev, &config, &geometry, node)?;
     let device = Device::new(dev, bell, region, geometry, config, module::onlining())?;
-    if config.plugged_size != 0 {
+    if left {
+        device.with_engine(|engine| engine.take_over());
+    } else if config.plugged_size != 0 {
         dev_info!(dev, "unplugging all memory is required\n");
     }
 
@@ -199,6 +230,16 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<(Arc<Device>, Arc<Wor
     let filter = online_page::Registration::new(range, device.clone()).inspect_err(|_| {
         dev_err!(dev, "another driver decides which memory goes online\n");
     })?;
+    if left {
+        let count = device.adopt().inspect_err(|error| {
+            dev_err!(dev, "memory of an earlier driver stays: {:?}\n", error);
+        })?;
+        dev_info!(
+            dev,
+            "taking over {} memory blocks of an earlier driver\n",
+            count
+        );
+    }
     vdev.ready();
     let thread = Thread::start(worker.clone(), node, c"virtio_mem")?;
     let parts = Parts {
@@ -207,7 +248,73 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<(Arc<Device>, Arc<Wor
         notifier,
         hibernation,
     };
-    Ok((device, worker, parts))
+    let driven = pin_init!(Driven {
+        parts <- new_mutex!(Some(parts)),
+        worker,
+        device,
+    });
+    Ok(Data::Driven(KBox::pin_init(driven, GFP_KERNEL)?))
+}
+
+/// In a crash kernel: sees to it that only plugged memory is read.
+#[cfg(CONFIG_PROC_VMCORE)]
+fn attach_to_dump(
+    vdev: &virtio::Device<device::Core<'_>>,
+    bell: Arc<Bell>,
+    config: Config,
+    queue: worker::Queue,
+) -> Result<Data> {
+    let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
+    let dump = Dump::new(dev, bell, config, queue)?;
+    // It may be asked for at once.
+    vdev.ready();
+    dev_info!(dev, "memory hot(un)plug disabled in kdump kernel\n");
+    let registration = KBox::pin_init(vmcore::Registration::new(dump.clone()), GFP_KERNEL)?;
+    let dumped = pin_init!(Dumped {
+        registration <- new_mutex!(Some(registration)),
+        _dump: dump,
+    });
+    Ok(Data::Dumped(KBox::pin_init(dumped, GFP_KERNEL)?))
+}
+
+/// In a crash kernel that makes no dump there is nothing to do.
+#[cfg(not(CONFIG_PROC_VMCORE))]
+fn attach_to_dump(
+    vdev: &virtio::Device<device::Core<'_>>,
+    _: Arc<Bell>,
+    _: Config,
+    _: worker::Queue,
+) -> Result<Data> {
+    let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
+    dev_warn!(dev, "disabled in kdump kernel without vmcore\n");
+    Err(EBUSY)
+}
+
+/// Reserves the device's region, or takes it over from an earlier driver that has left memory in
+/// it; then the second result is true.
+fn region(
+    dev: &device::Device<device::Core<'_>>,
+    config: &Config,
+    geometry: &Geometry,
+    node: i32,
+) -> Result<(Region, bool)> {
+    let (start, size) = (config.addr, config.region_size);
+    let unit = geometry.block_size();
+    match Region::new(start, size, dev.name(), node, unit) {
+        Ok(region) => Ok((region, false)),
+        Err(EBUSY) => match Region::take_over(start, size, node, unit) {
+            Ok(region) => Ok((region, true)),
+            Err(_) => {
+                dev_warn!(dev, "could not reserve device region\n");
+                dev_info!(
+                    dev,
+                    "what is there was not left by a driver of this device\n"
+                );
+                Err(EBUSY)
+            }
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Cuts the device's region up, and says how, or why not.
@@ -229,23 +336,30 @@ fn geometry(dev: &device::Device<device::Core<'_>>, config: &Config) -> Result<G
             "Some device memory is not addressable/pluggable. This can make some memory unusable.\n"
         );
     }
-    if module::FORCE_BBM.get() || module::BBM_BLOCK_SIZE.get() != 0 {
-        dev_warn!(
-            dev,
-            "big block mode is not supported yet: force_bbm and bbm_block_size are ignored\n"
-        );
-    }
     let linux = LinuxLimits {
         memory_block: limits.memory_block,
         pageblock: limits.pageblock,
         first: limits.first,
         last: limits.last,
+        metadata: limits.metadata,
     };
-    let geometry = Geometry::new(config, &linux).map_err(|why| {
+    let big = BigBlocks {
+        force: module::FORCE_BBM.get(),
+        size: module::BBM_BLOCK_SIZE.get() as u64,
+    };
+    let (geometry, bad) = Geometry::new(config, &linux, &big).map_err(|why| {
         dev_err!(dev, "cannot be used: {}\n", why.as_str());
         EINVAL
     })?;
-    dev_info!(dev, "memory block size: {:#x}\n", geometry.block_size());
-    dev_info!(dev, "subblock size: {:#x}\n", geometry.sub_size());
+    if let Some(bad) = bad {
+        dev_warn!(dev, "bbm_block_size is {}\n", bad.as_str());
+    }
+    let memory_block_size = geometry.memory_block_size();
+    dev_info!(dev, "memory block size: {:#x}\n", memory_block_size);
+    if geometry.is_big() {
+        dev_info!(dev, "big block size: {:#x}\n", geometry.block_size());
+    } else {
+        dev_info!(dev, "subblock size: {:#x}\n", geometry.sub_size());
+    }
     Ok(geometry)
 }

@@ -7,13 +7,15 @@
 //! - the crate `virtio_mem_core` (`core/`) decides what to do: protocol, block map, resize engine;
 //! - [`linux`] wraps the kernel facilities that the kernel crate lacks, with all `unsafe` code;
 //! - [`driver`], [`device`] and [`worker`] bind the two: devices, memory notifiers, the thread that
-//!   carries the engine's steps out.
+//!   carries the engine's steps out; in a crash kernel, `kdump`.
 
 // `linux` allows it for itself.
 #![deny(unsafe_code)]
 
 mod device;
 mod driver;
+#[cfg(CONFIG_PROC_VMCORE)]
+mod kdump;
 #[allow(unsafe_code)]
 mod linux;
 mod module;

@@ -61,7 +61,7 @@ const PAUSE_MS: u64 = 10_000;
 pub(crate) const QUEUE_NAME: &CStr = c"guest-request";
 
 /// An answer that takes longer is reported, and waited for all the same.
-const NO_ANSWER_MS: u64 = 5_000;
+pub(crate) const NO_ANSWER_MS: u64 = 5_000;
 
 /// How long to pause when a request could not even be queued, in milliseconds.
 const QUEUE_RETRY_MS: u64 = 100;
@@ -75,6 +75,9 @@ const TAKE_TRIES: u32 = 3;
 
 /// How long to try to remove a block that holds nothing when the thread ends, in milliseconds.
 const WIND_DOWN_MS: u64 = 500;
+
+/// How long to try to withdraw memory that the device does not have, in milliseconds.
+const WITHDRAW_MS: u64 = 1_000;
 
 /// One look at every so many pages tells how much of a range is in use.
 const SAMPLE_STRIDE: usize = 64;
@@ -122,6 +125,7 @@ impl Worker {
         Surroundings {
             now_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(0),
             free: hotplug::available_memory(),
+            metadata_room: hotplug::metadata_room(),
             unplug_online: module::UNPLUG_ONLINE.get(),
         }
     }
@@ -131,9 +135,14 @@ impl Worker {
         let outcome = match step {
             Step::ReadConfig => Outcome::Config(self.read_config()),
             Step::Send(request) => Outcome::Answered(self.send(*request)?),
-            Step::Add { block } => self.add(*block),
-            Step::Online { block } => self.online(*block),
-            Step::Remove { block, online } => self.remove(*block, *online),
+            Step::Add { memory_block } => self.add(*memory_block),
+            Step::Online { memory_block } => self.online(*memory_block),
+            Step::Remove {
+                memory_blocks,
+                online,
+                brief,
+            } => self.remove(memory_blocks, *online, *brief),
+            Step::Withdraw { subs } => self.withdraw(subs),
             Step::Take { subs } => self.take(subs),
             Step::Give { subs } => {
                 if let Some(pages) = self.device.pages(subs) {
@@ -235,10 +244,13 @@ impl Worker {
         }
     }
 
-    fn add(&self, block: u32) -> Outcome {
+    fn add(&self, memory_block: u32) -> Outcome {
         let geometry = self.device.geometry();
-        let addr = geometry.block_addr(block);
-        match self.device.region().add(addr, geometry.block_size()) {
+        // One at a time, also of a big block: the kernel would map an aligned GiB with a single
+        // entry, and would not split that when a memory block of it is removed.
+        let addr = geometry.memory_block_addr(memory_block);
+        let size = geometry.memory_block_size();
+        match self.device.region().add(addr, size) {
             Ok(()) => {
                 self.told.lock().add_error = None;
                 Outcome::Done
@@ -258,12 +270,12 @@ impl Worker {
         }
     }
 
-    fn online(&self, block: u32) -> Outcome {
+    fn online(&self, memory_block: u32) -> Outcome {
         let (geometry, bell) = (self.device.geometry(), self.device.bell());
-        let addr = geometry.block_addr(block);
+        let addr = geometry.memory_block_addr(memory_block);
+        let size = geometry.memory_block_size();
         for _ in 0..ONLINE_TRIES {
-            let stored =
-                memory_block::online_movable(self.device.dev(), addr, geometry.block_size());
+            let stored = memory_block::online_movable(self.device.dev(), addr, size);
             bell.discard_signals();
             match stored {
                 Stored::Done => return Outcome::Done,
@@ -277,28 +289,53 @@ impl Worker {
         Outcome::Failed(Failure::Busy)
     }
 
-    /// About how many bytes of a range of online memory are in use, unless what is free elsewhere
-    /// has no room for them. `ours` bytes of the range are unplugged.
-    fn used_if_movable(&self, addr: u64, size: u64, ours: u64) -> Option<u64> {
+    /// About how many bytes of a range of online memory are in use, of which `ours` are unplugged.
+    fn used_of(&self, addr: u64, size: u64, ours: u64) -> Option<u64> {
         let pages = self.device.region().pages(addr, size)?;
-        let size = size.saturating_sub(ours);
         let used = pages
             .estimate_used(SAMPLE_STRIDE)
             .saturating_mul(kernel::page::PAGE_SIZE as u64)
-            .saturating_sub(ours)
-            .min(size);
-        effort::room_for(used, size, hotplug::available_memory()).then_some(used)
+            .saturating_sub(ours);
+        Some(used.min(size.saturating_sub(ours)))
     }
 
-    fn remove(&self, block: u32, online: bool) -> Outcome {
+    /// About how many bytes of some memory blocks, which are of one block, are in use, unless what
+    /// is free elsewhere has no room for them.
+    fn used_if_movable(&self, memory_blocks: &Range<u32>) -> Option<u64> {
         let geometry = self.device.geometry();
-        let (addr, size) = (geometry.block_addr(block), geometry.block_size());
+        let block = geometry.block_of_memory_block(memory_blocks.start);
+        let whole = geometry.memory_block_size();
         let plugged = self
             .device
             .with_engine(|engine| engine.map().plugged_in(block));
-        let ours = size.saturating_sub(geometry.size_of(plugged));
-        let used = match online.then(|| self.used_if_movable(addr, size, ours)) {
+        let mut ours = geometry
+            .block_size()
+            .saturating_sub(geometry.size_of(plugged));
+        let (mut used, mut size) = (0_u64, 0_u64);
+        for number in memory_blocks.clone() {
+            let online = self
+                .device
+                .with_engine(|engine| engine.map().in_linux(number).online());
+            if online {
+                let mine = ours.min(whole);
+                let more = self.used_of(geometry.memory_block_addr(number), whole, mine)?;
+                used = used.saturating_add(more);
+                size = size.saturating_add(whole.saturating_sub(mine));
+                ours = ours.saturating_sub(mine);
+            }
+        }
+        effort::room_for(used, size, hotplug::available_memory()).then_some(used)
+    }
+
+    fn remove(&self, memory_blocks: &Range<u32>, online: bool, brief: bool) -> Outcome {
+        let geometry = self.device.geometry();
+        let count = memory_blocks.end.saturating_sub(memory_blocks.start);
+        let addr = geometry.memory_block_addr(memory_blocks.start);
+        let size = u64::from(count).saturating_mul(geometry.memory_block_size());
+        let used = match online.then(|| self.used_if_movable(memory_blocks)) {
             Some(None) => return Outcome::Failed(Failure::Busy),
+            // As if it was empty: just the time that it takes to find out that it can go.
+            Some(Some(_)) if brief => 0,
             Some(Some(used)) => used,
             None => 0,
         };
@@ -314,6 +351,39 @@ impl Worker {
         }
     }
 
+    /// Sees to it that Linux does not use memory that the device does not have.
+    fn withdraw(&self, subs: &Range<u32>) -> Outcome {
+        let geometry = self.device.geometry();
+        let Some(pages) = self.device.pages(subs) else {
+            return Outcome::Failed(Failure::Refused);
+        };
+        if pages.are_left_offline() {
+            // By an earlier driver.
+            pages.tag(true);
+            return Outcome::Done;
+        }
+        let taken = self
+            .device
+            .bell()
+            .attempt(WITHDRAW_MS, STOP, || pages.take());
+        dev_err!(
+            self.device.dev(),
+            "memory in use from {:#x} to {:#x} is not plugged in the device: {}\n",
+            geometry.sub_addr(subs.start),
+            geometry.sub_addr(subs.end),
+            if taken.is_ok() {
+                "withdrawn, what was in it is lost"
+            } else {
+                "it could not be withdrawn, and is tried for again"
+            }
+        );
+        match taken {
+            Ok(()) => Outcome::Done,
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Busy),
+        }
+    }
+
     fn take(&self, subs: &Range<u32>) -> Outcome {
         let geometry = self.device.geometry();
         let count = subs.end.saturating_sub(subs.start);
@@ -321,7 +391,8 @@ impl Worker {
         let Some(pages) = self.device.pages(subs) else {
             return Outcome::Failed(Failure::Refused);
         };
-        if self.used_if_movable(addr, size, 0).is_none() {
+        let used = self.used_of(addr, size, 0);
+        if !used.is_some_and(|used| effort::room_for(used, size, hotplug::available_memory())) {
             return Outcome::Failed(Failure::Busy);
         }
         let tries = if count == 1 && pages.movable() {
@@ -351,25 +422,30 @@ impl Worker {
             pages.give();
         }
         let geometry = device.geometry();
-        for block in 0..geometry.blocks() {
+        for number in 0..geometry.memory_blocks() {
+            let block = geometry.block_of_memory_block(number);
             let leave = device.with_engine(|engine| {
                 let (map, flags) = (engine.map(), engine.map().flags(block));
-                let useless = map.plugged_in(block) == 0 || flags.contains(Flags::WANTED);
-                map.in_linux(block) == InLinux::Absent
+                let state = map.in_linux(number);
+                let unwanted = state == InLinux::Offline && flags.contains(Flags::WANTED);
+                let useless = map.plugged_in(block) == 0 || unwanted;
+                state == InLinux::Absent
                     || !useless
-                    || flags.intersects(Flags::HELD | Flags::MOVING)
+                    || flags.contains(Flags::HELD)
+                    || map.is_moving(number)
             });
             if leave {
                 continue;
             }
             // If it fails, the block stays as it is, which does no harm.
             let removed = device.bell().attempt(WIND_DOWN_MS, 0, || {
-                device
-                    .region()
-                    .remove(geometry.block_addr(block), geometry.block_size())
+                device.region().remove(
+                    geometry.memory_block_addr(number),
+                    geometry.memory_block_size(),
+                )
             });
             if removed.is_ok() {
-                device.with_engine(|engine| engine.gone(block));
+                device.with_engine(|engine| engine.gone(number));
             }
         }
     }

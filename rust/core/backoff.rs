@@ -21,6 +21,9 @@ impl Backoff {
     /// Linux had no memory for what it has to allocate, or refused to bring a block online.
     pub const LINUX: Self = Self::new(250, 10_000);
 
+    /// The device would not say which blocks it has, or what it said could not be put right.
+    pub const AUDIT: Self = Self::new(100, 30_000);
+
     const fn new(min_ms: u64, max_ms: u64) -> Self {
         Self {
             next_ms: min_ms,

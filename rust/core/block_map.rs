@@ -2,12 +2,12 @@
 
 //! Which sub-blocks are plugged, and how Linux uses the memory blocks.
 //!
-//! Every memory block is filed in the [`Class`] that its state puts it in, so that the next
-//! candidate for any kind of work is found without looking at all blocks. A block that somebody
-//! works on is filed nowhere until that work ends.
+//! Every block (a memory block, or a big block of several) is filed in the [`Class`] that its state
+//! puts it in, so that the next candidate for any kind of work is found without looking at all
+//! blocks. A block that somebody works on is filed nowhere until that work ends.
 //!
 //! All of it lives in one array of words that the caller provides: for 1 TiB in memory blocks of
-//! 128 MiB and sub-blocks of 2 MiB, 86 KiB.
+//! 128 MiB and sub-blocks of 2 MiB, 94 KiB.
 
 use crate::block_set;
 use crate::block_set::to_usize;
@@ -39,25 +39,56 @@ impl InLinux {
 }
 
 bitflags! {
-    /// Who works on a memory block right now, and what is still to be done for it.
+    /// Who works on a block right now, and what is still to be done for it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Flags: u8 {
-        /// Linux is bringing it online or offline: between a pair of memory notifier calls.
-        const MOVING = 1 << 2;
         /// The engine's current step changes its sub-blocks.
-        const HELD = 1 << 3;
-        /// The engine's current step adds it, brings it online or removes it.
-        const TRANSIT = 1 << 4;
-        /// The driver added it and has yet to bring it online.
-        const WANTED = 1 << 5;
+        const HELD = 1 << 0;
+        /// The engine's current step adds a memory block of it, brings one online or removes some.
+        const TRANSIT = 1 << 1;
+        /// The driver added memory blocks of it and has yet to bring them online.
+        const WANTED = 1 << 2;
     }
 }
 
-/// The two low bits of a block's byte.
+/// The two low bits of a memory block's byte.
 const STATE_MASK: u8 = 0b11;
-const_assert!(Flags::all().bits() & STATE_MASK == 0);
 
-/// Where a memory block is filed. Empty, partial and full tell how much of it is plugged.
+/// In a memory block's byte: Linux is bringing it online or offline, and is between a pair of
+/// memory notifier calls.
+const MOVING: u8 = 1 << 2;
+const_assert!(MOVING & STATE_MASK == 0);
+
+bitflags! {
+    /// What there is among the memory blocks of a block.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Seen: u8 {
+        const ABSENT = 1 << 0;
+        const OFFLINE = 1 << 1;
+        const MOVABLE = 1 << 2;
+        const KERNEL = 1 << 3;
+        const MOVING = 1 << 4;
+    }
+}
+
+impl Seen {
+    /// The state of the whole: that of the memory block that is hardest to get back.
+    fn state(self) -> InLinux {
+        if self.contains(Self::KERNEL) {
+            InLinux::Kernel
+        } else if self.contains(Self::MOVABLE) {
+            InLinux::Movable
+        } else if self.contains(Self::OFFLINE) {
+            InLinux::Offline
+        } else {
+            InLinux::Absent
+        }
+    }
+}
+
+/// Where a block is filed. Empty, partial and full tell how much of it is plugged. A big block is
+/// in the kernel zone class if one of its memory blocks is there, else in a movable class if one is
+/// there, and offline if none of them is online.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Nothing plugged, not in Linux.
@@ -82,12 +113,15 @@ pub enum Class {
     KernelPartial,
     /// Online in a kernel zone.
     KernelFull,
-    /// Waits to be brought online by the driver (besides one of the offline classes).
+    /// Has something offline that waits to be brought online by the driver (besides one of the
+    /// other classes).
     Wanted,
+    /// Plugged, and Linux has only some of its memory blocks (big blocks only).
+    Incomplete,
 }
 
 impl Class {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     fn index(self) -> usize {
         match self {
@@ -103,6 +137,7 @@ impl Class {
             Self::KernelPartial => 9,
             Self::KernelFull => 10,
             Self::Wanted => 11,
+            Self::Incomplete => 12,
         }
     }
 }
@@ -113,14 +148,15 @@ pub struct BlockMap<W> {
     words: W,
     plugged: u32,
     loose: u32,
-    offline_blocks: u32,
+    offline: u32,
 }
 
 impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     /// Words that the map of such a region needs.
     pub fn words_needed(geometry: &Geometry) -> usize {
         let bits = to_usize(geometry.subs().div_ceil(64));
-        let bytes = to_usize(geometry.blocks().div_ceil(8));
+        let bytes = to_usize(geometry.memory_blocks().div_ceil(8))
+            .saturating_add(to_usize(geometry.blocks().div_ceil(8)));
         let sets = block_set::words_needed(geometry.blocks()).saturating_mul(Class::COUNT);
         bits.saturating_add(bytes).saturating_add(sets)
     }
@@ -134,7 +170,7 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
             words,
             plugged: 0,
             loose: 0,
-            offline_blocks: 0,
+            offline: 0,
         };
         for block in 0..geometry.blocks() {
             map.file(block, true);
@@ -157,15 +193,15 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         self.loose
     }
 
-    /// Blocks that Linux has and does not use.
-    pub fn offline_blocks(&self) -> u32 {
-        self.offline_blocks
+    /// Memory blocks that Linux has and does not use.
+    pub fn offline(&self) -> u32 {
+        self.offline
     }
 
-    fn byte(&self, block: u32) -> u8 {
-        let word = self.words.get(self.byte_word(block)).copied().unwrap_or(0);
+    fn byte(&self, index: usize) -> u8 {
+        let word = self.words.get(index / 8).copied().unwrap_or(0);
         let [b0, b1, b2, b3, b4, b5, b6, b7] = word.to_le_bytes();
-        match block % 8 {
+        match index % 8 {
             0 => b0,
             1 => b1,
             2 => b2,
@@ -177,13 +213,30 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         }
     }
 
-    fn byte_word(&self, block: u32) -> usize {
-        to_usize(self.geometry.subs().div_ceil(64)).saturating_add(to_usize(block / 8))
+    fn set_byte(&mut self, index: usize, byte: u8) {
+        if let Some(word) = self.words.get_mut(index / 8) {
+            let shift = 8 * (index % 8);
+            *word = (*word & !(0xff << shift)) | (u64::from(byte) << shift);
+        }
     }
 
-    /// What Linux does with `block`.
-    pub fn in_linux(&self, block: u32) -> InLinux {
-        match self.byte(block) & STATE_MASK {
+    /// Where the byte of a memory block is, counted in bytes.
+    fn memory_block_byte(&self, memory_block: u32) -> usize {
+        to_usize(self.geometry.subs().div_ceil(64))
+            .saturating_mul(8)
+            .saturating_add(to_usize(memory_block))
+    }
+
+    /// Where the byte of a block is, counted in bytes.
+    fn block_byte(&self, block: u32) -> usize {
+        let before = self.geometry.memory_blocks().div_ceil(8).saturating_mul(8);
+        self.memory_block_byte(before)
+            .saturating_add(to_usize(block))
+    }
+
+    /// What Linux does with a memory block.
+    pub fn in_linux(&self, memory_block: u32) -> InLinux {
+        match self.byte(self.memory_block_byte(memory_block)) & STATE_MASK {
             0 => InLinux::Absent,
             1 => InLinux::Offline,
             2 => InLinux::Movable,
@@ -191,42 +244,90 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         }
     }
 
-    /// Who works on `block`.
-    pub fn flags(&self, block: u32) -> Flags {
-        Flags::from_bits_truncate(self.byte(block))
+    /// Whether Linux is bringing a memory block online or offline.
+    pub fn is_moving(&self, memory_block: u32) -> bool {
+        self.byte(self.memory_block_byte(memory_block)) & MOVING != 0
     }
 
-    /// Changes state and flags of `block` and files it accordingly.
-    pub fn update(&mut self, block: u32, state: InLinux, flags: Flags) {
-        if block >= self.geometry.blocks() {
+    /// Changes the state of a memory block, and files its block accordingly.
+    pub fn set_in_linux(&mut self, memory_block: u32, state: InLinux, moving: bool) {
+        if memory_block >= self.geometry.memory_blocks() {
             return;
         }
+        let block = self.geometry.block_of_memory_block(memory_block);
         self.file(block, false);
+        if self.in_linux(memory_block) == InLinux::Offline {
+            self.offline = self.offline.saturating_sub(1);
+        }
         let number = match state {
             InLinux::Absent => 0,
             InLinux::Offline => 1,
             InLinux::Movable => 2,
             InLinux::Kernel => 3,
         };
-        let byte = number | flags.bits();
-        let index = self.byte_word(block);
-        if let Some(word) = self.words.get_mut(index) {
-            let shift = 8 * (block % 8);
-            *word = (*word & !(0xff << shift)) | (u64::from(byte) << shift);
+        let byte = if moving { number | MOVING } else { number };
+        self.set_byte(self.memory_block_byte(memory_block), byte);
+        if state == InLinux::Offline {
+            self.offline = self.offline.saturating_add(1);
         }
         self.file(block, true);
     }
 
-    /// Changes the flags of `block`.
+    fn seen(&self, block: u32) -> Seen {
+        let mut seen = Seen::empty();
+        for memory_block in self.geometry.memory_blocks_of(block) {
+            seen |= match self.in_linux(memory_block) {
+                InLinux::Absent => Seen::ABSENT,
+                InLinux::Offline => Seen::OFFLINE,
+                InLinux::Movable => Seen::MOVABLE,
+                InLinux::Kernel => Seen::KERNEL,
+            };
+            seen.set(
+                Seen::MOVING,
+                seen.contains(Seen::MOVING) || self.is_moving(memory_block),
+            );
+        }
+        seen
+    }
+
+    /// What Linux does with a block: the state of that of its memory blocks which is hardest to get
+    /// back.
+    pub fn state_of(&self, block: u32) -> InLinux {
+        self.seen(block).state()
+    }
+
+    /// The first memory block of a block that is in this state.
+    pub fn find(&self, block: u32, state: InLinux) -> Option<u32> {
+        self.geometry
+            .memory_blocks_of(block)
+            .find(|memory_block| self.in_linux(*memory_block) == state)
+    }
+
+    /// Whether Linux is moving something of a block.
+    pub fn moves(&self, block: u32) -> bool {
+        self.seen(block).contains(Seen::MOVING)
+    }
+
+    /// Who works on a block.
+    pub fn flags(&self, block: u32) -> Flags {
+        Flags::from_bits_truncate(self.byte(self.block_byte(block)))
+    }
+
+    /// Changes the flags of a block, and files it accordingly.
     pub fn set_flags(&mut self, block: u32, flags: Flags, on: bool) {
+        if block >= self.geometry.blocks() {
+            return;
+        }
+        self.file(block, false);
         let mut all = self.flags(block);
         all.set(flags, on);
-        self.update(block, self.in_linux(block), all);
+        self.set_byte(self.block_byte(block), all.bits());
+        self.file(block, true);
     }
 
     /// Puts `block` into the sets and sums that it belongs to, or takes it out of them.
     fn file(&mut self, block: u32, member: bool) {
-        let (state, flags) = (self.in_linux(block), self.flags(block));
+        let (seen, flags) = (self.seen(block), self.flags(block));
         let plugged = self.plugged_in(block);
         let add = |sum: u32, n: u32| {
             if member {
@@ -236,30 +337,29 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
             }
         };
         self.plugged = add(self.plugged, plugged);
-        match state {
-            InLinux::Absent => self.loose = add(self.loose, plugged),
-            InLinux::Offline => self.offline_blocks = add(self.offline_blocks, 1),
-            InLinux::Movable | InLinux::Kernel => {}
+        if seen.state() == InLinux::Absent {
+            self.loose = add(self.loose, plugged);
         }
-        if flags.intersects(Flags::MOVING | Flags::HELD | Flags::TRANSIT) {
+        if flags.intersects(Flags::HELD | Flags::TRANSIT) || seen.contains(Seen::MOVING) {
             return;
         }
         let full = plugged == self.geometry.subs_per_block();
-        let class = match (state, plugged) {
+        let class = match (seen.state(), plugged) {
             (InLinux::Absent, 0) => Class::Unused,
             (InLinux::Absent, _) => Class::Loose,
             (InLinux::Offline, 0) => Class::OfflineEmpty,
+            (InLinux::Movable, 0) => Class::MovableEmpty,
+            (InLinux::Kernel, 0) => Class::KernelEmpty,
+            (_, _) if seen.contains(Seen::ABSENT) => Class::Incomplete,
             (InLinux::Offline, _) if full => Class::OfflineFull,
             (InLinux::Offline, _) => Class::OfflinePartial,
-            (InLinux::Movable, 0) => Class::MovableEmpty,
             (InLinux::Movable, _) if full => Class::MovableFull,
             (InLinux::Movable, _) => Class::MovablePartial,
-            (InLinux::Kernel, 0) => Class::KernelEmpty,
             (InLinux::Kernel, _) if full => Class::KernelFull,
             (InLinux::Kernel, _) => Class::KernelPartial,
         };
         self.set_member(class, block, member);
-        if state == InLinux::Offline && flags.contains(Flags::WANTED) {
+        if seen.contains(Seen::OFFLINE) && flags.contains(Flags::WANTED) {
             self.set_member(Class::Wanted, block, member);
         }
     }
@@ -267,8 +367,7 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     fn class_words(&self, class: Class) -> Range<usize> {
         let blocks = self.geometry.blocks();
         let per_set = block_set::words_needed(blocks);
-        let start = to_usize(self.geometry.subs().div_ceil(64))
-            .saturating_add(to_usize(blocks.div_ceil(8)))
+        let start = (self.block_byte(blocks).div_ceil(8))
             .saturating_add(per_set.saturating_mul(class.index()));
         start..start.saturating_add(per_set)
     }

@@ -12,8 +12,10 @@
 //! - A sub-block that the map calls unplugged is not in the page allocator, and one that it calls
 //!   plugged is plugged in the device. Where the device leaves doubt (an answer that is no answer),
 //!   it is asked with STATE; where it will not say, the sub-block is kept away from Linux.
-//! - A memory block that a step works on, or that Linux is moving, is in no class of the map and so
-//!   no candidate for anything else.
+//!   The one exception is memory that Linux was using when the device turned out not to have it: the
+//!   map calls it plugged until it has been withdrawn ([`audit`]).
+//! - A block that a step works on, or that Linux is moving, is in no class of the map and so no
+//!   candidate for anything else.
 //! - No more is plugged than was requested when the request was sent.
 
 use crate::backoff::Backoff;
@@ -30,10 +32,12 @@ use core::ops::DerefMut;
 use core::ops::Range;
 
 mod answers;
+mod audit;
 mod grow;
 pub mod notify;
 mod shrink;
 
+use audit::Audit;
 use shrink::Pass;
 
 /// Which zone memory goes to when the driver brings it online.
@@ -55,22 +59,30 @@ pub enum Step {
     /// Add a memory block to Linux.
     Add {
         /// Its number.
-        block: u32,
+        memory_block: u32,
     },
     /// Bring a memory block online into ZONE_MOVABLE.
     Online {
         /// Its number.
-        block: u32,
+        memory_block: u32,
     },
-    /// Take a memory block offline if it is online, and remove it from Linux.
+    /// Take memory blocks offline where they are online, and remove them from Linux: all or none.
     Remove {
-        /// Its number.
-        block: u32,
-        /// Whether that means to empty it first, which may take long or fail.
+        /// Their numbers.
+        memory_blocks: Range<u32>,
+        /// Whether that means to empty them first, which may take long or fail.
         online: bool,
+        /// Not to try for long: it is one of many attempts.
+        brief: bool,
     },
     /// Take sub-blocks of an online memory block out of the page allocator, as PageOffline.
     Take {
+        /// Their numbers.
+        subs: Range<u32>,
+    },
+    /// Make sure that sub-blocks of an online memory block, which the device does not have, are out
+    /// of the page allocator, as PageOffline. Where Linux was using them, that is bad news.
+    Withdraw {
         /// Their numbers.
         subs: Range<u32>,
     },
@@ -119,6 +131,8 @@ pub struct Surroundings {
     pub now_ms: u64,
     /// Memory of the guest that is free or easily freed, in bytes.
     pub free: u64,
+    /// How much the guest can spend on the metadata of more memory without missing it, in bytes.
+    pub metadata_room: u64,
     /// Whether online memory may be unplugged (module parameter `unplug_online`).
     pub unplug_online: bool,
 }
@@ -141,9 +155,14 @@ enum Doing {
     Give(Range<u32>, Range<u32>),
     /// Asking about the first sub-blocks, which the device left in doubt, then about the rest.
     Ask(Range<u32>, Range<u32>),
+    /// Asking what the device has, to compare it with the map.
+    Audit(Range<u32>),
+    /// Seeing to it that Linux does not use what the device does not have.
+    Withdraw(Range<u32>),
+    /// These are memory blocks.
     Add(u32),
     Online(u32),
-    Remove(u32),
+    Remove(Range<u32>),
 }
 
 /// Why nothing is done, and until when.
@@ -196,11 +215,19 @@ pub struct Engine<W> {
     doing: Doing,
     next: Option<Doing>,
     waiting: Option<Waiting>,
+    /// The device is being asked which blocks it has.
+    audit: Option<Audit>,
+    /// Until that is done, it is not known what was plugged in an earlier life of the driver.
+    taking_over: bool,
+    /// By how much the device's plugged size differs from its blocks, when last it was asked.
+    drift: u64,
     pass: Pass,
-    /// No pass has come to its end since the request changed.
+    /// No pass has come to its end since the request changed, or much memory was freed.
     first_pass: bool,
     /// Passes in a row that have achieved nothing.
     in_vain: u32,
+    /// Most free memory with which one of them was begun.
+    most_free: u64,
     /// What has been removed from Linux is to be unplugged before anything else.
     flush: bool,
     /// When the first of it was removed.
@@ -211,6 +238,7 @@ pub struct Engine<W> {
     host: Backoff,
     linux: Backoff,
     in_use: Backoff,
+    audits: Backoff,
 }
 
 /// Blocks that are plugged or unplugged with one request, in bytes. More would mean that the host
@@ -239,17 +267,24 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             doing: Doing::Nothing,
             next: None,
             waiting: None,
+            audit: None,
+            taking_over: false,
+            drift: 0,
             pass: Pass::new(),
             first_pass: true,
             in_vain: 0,
+            most_free: 0,
             flush: false,
             loose_since_ms: None,
             batch: max_batch,
             max_batch,
-            max_offline: geometry.blocks_in(MAX_OFFLINE).max(2),
+            max_offline: geometry
+                .memory_blocks_in(MAX_OFFLINE)
+                .max(geometry.memory_blocks_per_block().saturating_mul(2)),
             host: Backoff::HOST,
             linux: Backoff::LINUX,
             in_use: Backoff::MEMORY_IN_USE,
+            audits: Backoff::AUDIT,
         }
     }
 
@@ -283,13 +318,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let (plugged, target) = (self.map.plugged(), self.target());
         let state = match self.waiting {
             Some(_) => State::Waiting,
+            None if self.audit.is_some() => State::Waiting,
             None if self.unplug_all || plugged > target => State::Unplugging,
             None if plugged < target || self.map.loose() > 0 => State::Plugging,
             None => State::Settled,
         };
         Status {
             state,
-            reason: self.waiting.map_or(Reason::None, |waiting| waiting.reason),
+            reason: match self.waiting {
+                Some(waiting) => waiting.reason,
+                // Only the host can tell what is plugged, and what it says has yet to come true.
+                None if self.audit.is_some() => Reason::HostError,
+                None => Reason::None,
+            },
             retry_at_ms: self.waiting.and_then(|waiting| waiting.until_ms),
         }
     }
@@ -302,11 +343,26 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Decides what to do now. The answer must be carried out and reported with [`Engine::done`]
     /// before the next call; only [`Step::Wait`] needs no report.
     pub fn step(&mut self, around: &Surroundings) -> Step {
+        match self.decide(around) {
+            Step::Wait { ms } => Step::Wait {
+                ms: [ms, self.until_audit(around)].into_iter().flatten().min(),
+            },
+            step => step,
+        }
+    }
+
+    fn decide(&mut self, around: &Surroundings) -> Step {
         if let Some(doing) = self.next.take() {
             return self.start(doing);
         }
         if self.reread {
             return self.start(Doing::ReadConfig);
+        }
+        if let Some(doing) = self.go_on_with_audit(around) {
+            return self.start(doing);
+        }
+        if self.taking_over {
+            return Step::Wait { ms: None };
         }
         if let Some(step) = self.keep_waiting(around) {
             return step;
@@ -339,6 +395,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.waiting = None;
             if watched && around.free >= waiting.freed.plenty {
                 self.pass = Pass::new();
+                self.first_pass = true;
+                self.in_vain = 0;
+                self.in_use.reset();
             } else {
                 self.pass.resume();
             }
@@ -389,6 +448,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.host.reset();
         self.in_use.reset();
         self.in_vain = 0;
+        self.most_free = 0;
         self.pass.progress();
     }
 
@@ -414,31 +474,45 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 let (addr, blocks) = range(subs);
                 Step::Send(Request::Unplug { addr, blocks })
             }
-            Doing::Ask(subs, _) => {
+            Doing::Ask(subs, _) | Doing::Audit(subs) => {
                 let (addr, blocks) = range(subs);
                 Step::Send(Request::State { addr, blocks })
             }
             Doing::Take(subs) => Step::Take { subs: subs.clone() },
+            Doing::Withdraw(subs) => Step::Withdraw { subs: subs.clone() },
             Doing::Give(subs, _) => Step::Give { subs: subs.clone() },
-            Doing::Add(block) => Step::Add { block: *block },
-            Doing::Online(block) => Step::Online { block: *block },
-            Doing::Remove(block) => Step::Remove {
-                block: *block,
-                online: self.map.in_linux(*block).online(),
+            Doing::Add(memory_block) => Step::Add {
+                memory_block: *memory_block,
+            },
+            Doing::Online(memory_block) => Step::Online {
+                memory_block: *memory_block,
+            },
+            Doing::Remove(memory_blocks) => Step::Remove {
+                memory_blocks: memory_blocks.clone(),
+                online: memory_blocks
+                    .clone()
+                    .any(|number| self.map.in_linux(number).online()),
+                brief: !self.first_pass,
             },
         };
         match &doing {
-            Doing::Plug(subs) | Doing::Take(subs) | Doing::UnplugIdle(subs) => {
-                self.hold(subs, true);
-            }
-            Doing::Add(block) => self.start_adding(*block),
-            Doing::Online(block) | Doing::Remove(block) => {
-                self.map.set_flags(*block, Flags::TRANSIT, true);
-            }
+            Doing::Plug(subs)
+            | Doing::Take(subs)
+            | Doing::Withdraw(subs)
+            | Doing::UnplugIdle(subs) => self.hold(subs, true),
+            Doing::Add(memory_block) => self.start_adding(*memory_block),
+            Doing::Online(memory_block) => self.set_transit(*memory_block, true),
+            Doing::Remove(memory_blocks) => self.set_transit(memory_blocks.start, true),
             _ => {}
         }
         self.doing = doing;
         step
+    }
+
+    /// Marks the block of a memory block as on its way into Linux or out of it, or not any more.
+    fn set_transit(&mut self, memory_block: u32, on: bool) {
+        let block = self.map.geometry().block_of_memory_block(memory_block);
+        self.map.set_flags(block, Flags::TRANSIT, on);
     }
 
     /// Marks the blocks of `subs` as worked on, or as free for others again.

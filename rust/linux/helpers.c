@@ -5,6 +5,9 @@
  */
 #include <linux/acpi.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/nodemask.h>
+#include <linux/vmstat.h>
 #include <linux/page-flags.h>
 #include <linux/page_ref.h>
 #include <linux/pageblock-flags.h>
@@ -83,6 +86,38 @@ u64 vmem_pageblock_bytes(void)
 	return PAGE_SIZE * pageblock_nr_pages;
 }
 
+/*
+ * Pages of the zones that kernel memory comes from (but ZONE_DMA): all that
+ * they manage, and those that can be had without reclaiming anything dear.
+ */
+void vmem_kernel_pages(unsigned long *managed, unsigned long *free)
+{
+	int node, type;
+
+	*managed = 0;
+	*free = 0;
+	for_each_online_node(node) {
+		for (type = 0; type <= ZONE_NORMAL; type++) {
+			struct zone *zone = &NODE_DATA(node)->node_zones[type];
+			unsigned long pages, mark;
+
+#ifdef CONFIG_ZONE_DMA
+			if (type == ZONE_DMA)
+				continue;
+#endif
+			if (!managed_zone(zone))
+				continue;
+			*managed += zone_managed_pages(zone);
+			pages = zone_page_state(zone, NR_FREE_PAGES) +
+				(zone_page_state(zone, NR_ZONE_ACTIVE_FILE) +
+				 zone_page_state(zone, NR_ZONE_INACTIVE_FILE)) / 2;
+			mark = high_wmark_pages(zone);
+			if (pages > mark)
+				*free += pages - mark;
+		}
+	}
+}
+
 /* pages; their struct page must exist */
 
 bool vmem_zone_movable(unsigned long pfn)
@@ -118,6 +153,29 @@ void vmem_set_page_offline(unsigned long pfn)
 void vmem_clear_page_offline(unsigned long pfn)
 {
 	__ClearPageOffline(pfn_to_page(pfn));
+}
+
+bool vmem_page_offline(unsigned long pfn)
+{
+	return PageOffline(pfn_to_page(pfn));
+}
+
+/* Of a page that is ours alone, "private" is too. */
+#define VMEM_TAG 0x766d656dUL
+
+bool vmem_page_tagged(unsigned long pfn)
+{
+	return page_private(pfn_to_page(pfn)) == VMEM_TAG;
+}
+
+bool vmem_page_untouched(unsigned long pfn)
+{
+	return !page_private(pfn_to_page(pfn));
+}
+
+void vmem_tag_page(unsigned long pfn, bool tagged)
+{
+	set_page_private(pfn_to_page(pfn), tagged ? VMEM_TAG : 0);
 }
 
 bool vmem_page_dirty(unsigned long pfn)

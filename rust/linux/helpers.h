@@ -43,6 +43,7 @@ int vmem_pxm_to_node(int pxm);
 int vmem_phys_to_nid(u64 addr);
 struct resource *vmem_request_region(u64 start, u64 size, const char *name);
 u64 vmem_pageblock_bytes(void);
+void vmem_kernel_pages(unsigned long *managed, unsigned long *free);
 
 bool vmem_zone_movable(unsigned long pfn);
 bool vmem_page_free(unsigned long pfn);
@@ -51,6 +52,10 @@ struct page *vmem_known_page(unsigned long pfn);
 struct page *vmem_pfn_to_page(unsigned long pfn);
 void vmem_set_page_offline(unsigned long pfn);
 void vmem_clear_page_offline(unsigned long pfn);
+bool vmem_page_offline(unsigned long pfn);
+bool vmem_page_tagged(unsigned long pfn);
+bool vmem_page_untouched(unsigned long pfn);
+void vmem_tag_page(unsigned long pfn, bool tagged);
 bool vmem_page_dirty(unsigned long pfn);
 void vmem_set_page_dirty(unsigned long pfn);
 void vmem_clear_page_dirty(unsigned long pfn);

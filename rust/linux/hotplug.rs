@@ -10,7 +10,6 @@ use core::ptr;
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::str::CString;
 
 /// Sizes and limits of memory hotplug, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) first: u64,
     /// Last address that can be added, inclusive.
     pub(crate) last: u64,
+    /// What the kernel allocates to add a memory block: mostly its `struct page`s.
+    pub(crate) metadata: u64,
 }
 
 impl Limits {
@@ -31,13 +32,18 @@ impl Limits {
     pub(crate) fn get() -> Self {
         // SAFETY: No preconditions.
         let range = unsafe { raw::mhp_get_pluggable_range(true) };
+        // SAFETY: No preconditions.
+        let memory_block = unsafe { raw::memory_block_size_bytes() } as u64;
+        let pages = memory_block / kernel::page::PAGE_SIZE as u64;
+        let structs = pages.saturating_mul(size_of::<raw::page>() as u64);
         Self {
-            // SAFETY: No preconditions.
-            memory_block: unsafe { raw::memory_block_size_bytes() } as u64,
+            memory_block,
             // SAFETY: No preconditions.
             pageblock: unsafe { raw::vmem_pageblock_bytes() },
             first: range.start,
             last: range.end,
+            // A little more for page tables, and for what sysfs shows.
+            metadata: structs.saturating_add(structs / 32),
         }
     }
 }
@@ -70,9 +76,31 @@ pub(crate) fn available_memory() -> u64 {
         .saturating_mul(kernel::page::PAGE_SIZE as u64)
 }
 
+/// Kernel memory that is kept free when more memory is added, as a part of what there is in all...
+const KEEP_SHARE: u64 = 32;
+
+/// ... and at least and at most this much, in bytes.
+const KEEP: core::ops::RangeInclusive<u64> = (8 << 20)..=(64 << 20);
+
+/// How much the kernel can allocate for the metadata of more memory without pushing the guest into
+/// reclaim: what is free above the high watermarks and half of what caches files, in zones that
+/// kernel memory comes from, less a reserve. In bytes.
+pub(crate) fn metadata_room() -> u64 {
+    let (mut managed, mut free) = (0, 0);
+    // SAFETY: The results are ours to write.
+    unsafe { raw::vmem_kernel_pages(&mut managed, &mut free) };
+    let bytes = |pages: c_ulong| (pages as u64).saturating_mul(kernel::page::PAGE_SIZE as u64);
+    let keep = (bytes(managed) / KEEP_SHARE).clamp(*KEEP.start(), *KEEP.end());
+    bytes(free).saturating_sub(keep)
+}
+
 /// The name under which all memory of all devices appears in `/proc/iomem`. User space (kexec,
 /// makedumpfile) knows it.
 const RESOURCE_NAME: &CStr = c"System RAM (virtio_mem)";
+
+/// Flag bits of a resource that belong to who requested it ("bus-specific"). The group is noted
+/// there, for a later driver that takes the region over: its number plus one, if it is that small.
+const GROUP_BITS: c_ulong = raw::IORESOURCE_BITS as c_ulong;
 
 /// A region of physical addresses with everything that adding memory inside of it needs: the
 /// parent resource, the memory group, and names. Released when dropped, unless memory is left in
@@ -80,66 +108,128 @@ const RESOURCE_NAME: &CStr = c"System RAM (virtio_mem)";
 ///
 /// # Invariants
 ///
-/// `resource` was requested for `start` and `size` and is still in the resource tree; `group` is a
-/// registered dynamic memory group. Their names are owned here.
+/// `resource` stands for `start` and `size`, is in the resource tree, was allocated by kmalloc() as
+/// was its name, and is ours alone to change. `group` is a registered dynamic memory group. `name`
+/// is a string that kfree_const() frees.
 pub(crate) struct Region {
     start: u64,
     size: u64,
     resource: NonNull<raw::resource>,
     group: c_int,
-    /// Copies: if memory stays, they must survive the module.
-    names: Option<(CString, CString)>,
+    /// For all memory that is added. The memory's resources point to it, so it has to survive the
+    /// module.
+    name: NonNull<c_char>,
 }
 
-// SAFETY: The resource is only touched by `new` and `drop`.
+// SAFETY: The resource is only touched while the region is made, and by `drop`.
 unsafe impl Send for Region {}
 // SAFETY: As above.
 unsafe impl Sync for Region {}
+
+/// A copy that kfree() frees.
+fn duplicate(text: &CStr) -> Result<NonNull<c_char>> {
+    // SAFETY: A terminated string.
+    NonNull::new(unsafe { raw::kstrdup(text.as_char_ptr(), raw::GFP_KERNEL) }).ok_or(ENOMEM)
+}
 
 impl Region {
     /// Reserves `size` bytes from `start` as region of the device `owner`, on `node`. Memory will
     /// be added in units of `unit` bytes. `EBUSY`: something is already there. May sleep.
     pub(crate) fn new(start: u64, size: u64, owner: &CStr, node: c_int, unit: u64) -> Result<Self> {
-        let owner = CString::try_from_fmt(fmt!("{}", owner.to_str()?))?;
-        let name = CString::try_from_fmt(fmt!("{}", RESOURCE_NAME.to_str()?))?;
-        // SAFETY: The name lives as long as the resource, see `drop`.
-        let resource = unsafe { raw::vmem_request_region(start, size, owner.as_char_ptr()) };
-        let resource = NonNull::new(resource).ok_or(EBUSY)?;
+        let owner = duplicate(owner)?;
+        // SAFETY: The name lives as long as the resource, see `delete`.
+        let resource = unsafe { raw::vmem_request_region(start, size, owner.as_ptr()) };
+        let Some(resource) = NonNull::new(resource) else {
+            // SAFETY: Nobody else has the string.
+            unsafe { raw::kfree(owner.as_ptr().cast()) };
+            return Err(EBUSY);
+        };
         // SAFETY: The resource is valid. It only reserves the region: memory inside is added as
         // children, which a busy parent would not allow.
         unsafe { (*resource.as_ptr()).flags &= !(raw::IORESOURCE_BUSY as c_ulong) };
+        duplicate(RESOURCE_NAME)
+            .and_then(|name| {
+                // SAFETY: The resource was requested above, and the name is a copy.
+                unsafe { Self::with_new_group(start, size, resource, name, node, unit) }
+                    // SAFETY: Nobody else has the string.
+                    .inspect_err(|_| unsafe { raw::kfree(name.as_ptr().cast()) })
+            })
+            // SAFETY: Requested above, and nothing was added.
+            .inspect_err(|_| unsafe { Self::delete(resource) })
+    }
+
+    /// Takes over the region that an earlier driver of the device has left with memory in it.
+    /// `EBUSY`: there is no such region. May sleep.
+    pub(crate) fn take_over(start: u64, size: u64, node: c_int, unit: u64) -> Result<Self> {
+        let resource = find_left_behind(start, size)?;
+        // SAFETY: The resource is valid, and with memory in it there is a first child.
+        let (flags, name) = unsafe {
+            let child = (*resource.as_ptr()).child;
+            ((*resource.as_ptr()).flags, (*child).name.cast_mut())
+        };
+        let name = NonNull::new(name).ok_or(EBUSY)?;
+        match c_int::try_from(flags & GROUP_BITS)? {
+            // SAFETY: Nobody else is left to use the resource, and the name, which all its children
+            // share, was made to outlive the module.
+            0 => unsafe { Self::with_new_group(start, size, resource, name, node, unit) },
+            // INVARIANT: As above. While memory is left, the group stays registered.
+            noted => Ok(Self {
+                start,
+                size,
+                resource,
+                group: noted.saturating_sub(1),
+                name,
+            }),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The invariants of the type hold for all but the group.
+    unsafe fn with_new_group(
+        start: u64,
+        size: u64,
+        resource: NonNull<raw::resource>,
+        name: NonNull<c_char>,
+        node: c_int,
+        unit: u64,
+    ) -> Result<Self> {
         let pages = c_ulong::try_from(unit / kernel::page::PAGE_SIZE as u64)?;
         // SAFETY: No preconditions; a wrong node or unit is refused.
         let group = unsafe { raw::memory_group_register_dynamic(node, pages) };
-        if group < 0 {
-            // SAFETY: Requested above, without children.
-            unsafe { Self::release(resource) };
-        }
         to_result(group.min(0))?;
+        let noted = c_ulong::try_from(group)?.saturating_add(1);
+        if noted <= GROUP_BITS {
+            // SAFETY: The resource is valid, and nobody else changes it.
+            unsafe { (*resource.as_ptr()).flags |= noted };
+        }
         Ok(Self {
             start,
             size,
             resource,
             group,
-            names: Some((owner, name)),
+            name,
         })
     }
 
     /// # Safety
     ///
-    /// `resource` came out of `__request_mem_region`, has no children, and is not used any more.
-    unsafe fn release(resource: NonNull<raw::resource>) {
-        // SAFETY: By this function's contract; it was allocated by kmalloc().
+    /// `resource` and its name were allocated by kmalloc(), it is in the resource tree, has no
+    /// children, and is not used any more.
+    unsafe fn delete(resource: NonNull<raw::resource>) {
+        // SAFETY: By this function's contract.
         unsafe {
+            let name = (*resource.as_ptr()).name;
             raw::release_resource(resource.as_ptr());
             raw::kfree(resource.as_ptr().cast());
+            raw::kfree(name.cast());
         }
     }
 
     /// Adds memory to Linux, which may bring it online at once. Must be called without any lock
     /// that memory notifiers take. May sleep.
     pub(crate) fn add(&self, start: u64, size: u64) -> Result {
-        let name = self.names.as_ref().ok_or(EINVAL)?.1.as_char_ptr();
+        let name = self.name.as_ptr();
         // SAFETY: The group is registered, and the name outlives what is added (see `drop`).
         // Everything else is checked by the function.
         to_result(unsafe {
@@ -194,13 +284,65 @@ impl Drop for Region {
         if self.has_memory() {
             // The memory's resources point to the parent and to the names, and the memory blocks
             // to the group.
-            core::mem::forget(self.names.take());
             return;
         }
-        // SAFETY: By the type invariant; no memory is left, so nothing points to either.
+        // SAFETY: By the type invariant; no memory is left, so nothing points to any of them.
         unsafe {
-            Self::release(self.resource);
+            Self::delete(self.resource);
             raw::memory_group_unregister(self.group);
+            raw::kfree_const(self.name.as_ptr().cast());
         }
+    }
+}
+
+/// The resource that a driver has left behind for exactly this region, with memory in it.
+///
+/// The tree's lock is not for modules. But a resource that is put in the place of another becomes
+/// its parent, and shows it to its owner. (`insert_resource()` and `remove_resource()`, which
+/// undoes it; nobody else knows of the resource in between.)
+fn find_left_behind(start: u64, size: u64) -> Result<NonNull<raw::resource>> {
+    let end = size
+        .checked_sub(1)
+        .and_then(|last| start.checked_add(last))
+        .ok_or(EINVAL)?;
+    let mut probe = KBox::new(raw::resource::default(), GFP_KERNEL)?;
+    probe.start = start;
+    probe.end = end;
+    probe.flags = raw::IORESOURCE_MEM as c_ulong;
+    probe.name = RESOURCE_NAME.as_char_ptr();
+    let probe: *mut raw::resource = &mut *probe;
+    // SAFETY: The tree's root, and a resource that stays until it is removed below.
+    to_result(unsafe { raw::insert_resource(&raw mut raw::iomem_resource, probe) })?;
+    // SAFETY: While the probe is in its place, nobody finds the resource below it: those who added
+    // it are gone, and memory is added to it by a driver of this device only.
+    let found =
+        unsafe { NonNull::new((*probe).child).filter(|found| is_left_behind(*found, start, end)) };
+    // SAFETY: Inserted above.
+    to_result(unsafe { raw::remove_resource(probe) })?;
+    found.ok_or(EBUSY)
+}
+
+/// Whether a resource is that of a whole region, with nothing but memory of such devices in it.
+///
+/// # Safety
+///
+/// `resource` and its children must be valid, and must not change meanwhile.
+unsafe fn is_left_behind(resource: NonNull<raw::resource>, start: u64, end: u64) -> bool {
+    // SAFETY: By this function's contract; names are terminated strings or null.
+    unsafe {
+        let parent = resource.as_ref();
+        let kind = (raw::IORESOURCE_SYSTEM_RAM | raw::IORESOURCE_EXCLUSIVE) as c_ulong;
+        let mut child = parent.child;
+        let mut ours = parent.sibling.is_null()
+            && (parent.start, parent.end) == (start, end)
+            && parent.flags & kind == kind
+            && parent.flags & raw::IORESOURCE_BUSY as c_ulong == 0
+            && !child.is_null();
+        while ours && !child.is_null() {
+            let name = (*child).name;
+            ours = !name.is_null() && CStr::from_char_ptr(name) == RESOURCE_NAME;
+            child = (*child).sibling;
+        }
+        ours
     }
 }

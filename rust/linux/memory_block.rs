@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bringing a memory block online into ZONE_MOVABLE, through its own `state` attribute.
+//! Memory blocks as devices: what state they are in, and bringing one online into ZONE_MOVABLE
+//! through its own `state` attribute.
 //!
 //! `device_online()` and the locks that it needs are not exported, and the zone of a memory block
 //! can only be chosen through that attribute, which takes all locks itself. This does in the
@@ -34,6 +35,38 @@ pub(crate) fn online_movable(any: &device::Device, addr: u64, block_size: u64) -
         Ok(block) => block.store_state(ONLINE_MOVABLE),
         Err(error) => Stored::Refused(error),
     }
+}
+
+/// What state a memory block is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// There is none.
+    Nothing,
+    /// Added, not in use.
+    Offline,
+    /// In use.
+    Online,
+    /// On its way from one to the other.
+    Moving,
+}
+
+/// The state of the memory block at `addr`. `any` is as for [`online_movable`]. A block that is
+/// being brought online is offline until that is done. May sleep.
+pub(crate) fn state(any: &device::Device, addr: u64, block_size: u64) -> Result<Found> {
+    let block = match find(any, addr / block_size.max(1)) {
+        Ok(block) => block,
+        Err(ENODEV) => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    // SAFETY: Devices of the memory subsystem are embedded in memory blocks.
+    let memory = unsafe { kernel::container_of!(block.0, raw::memory_block, dev) };
+    // SAFETY: Valid as long as the reference. Read once, as sysfs reads it.
+    let state = unsafe { (&raw const (*memory).state).read_volatile() };
+    Ok(match state {
+        raw::memory_block_state_MEM_ONLINE => Found::Online,
+        raw::memory_block_state_MEM_OFFLINE => Found::Offline,
+        _ => Found::Moving,
+    })
 }
 
 /// A memory block's device.

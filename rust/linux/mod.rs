@@ -16,3 +16,5 @@ mod raw;
 pub(crate) mod thread;
 pub(crate) mod virtio;
 pub(crate) mod virtqueue;
+#[cfg(CONFIG_PROC_VMCORE)]
+pub(crate) mod vmcore;

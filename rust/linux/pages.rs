@@ -6,7 +6,9 @@
 //! Such pages are PageOffline, so that nobody (dumps, page migration, `/proc/kpageflags`) touches
 //! them. The driver holds the only reference. Those that the page allocator has never seen since
 //! their memory block went online are PageDirty too: they enter it another way. All of this is
-//! kept in the pages alone, as the kernel's own virtio-mem driver keeps it.
+//! kept in the pages alone, as the kernel's own virtio-mem driver keeps it, so that a driver finds
+//! what an earlier one has left. To tell them from PageOffline pages of others (balloons), each has
+//! a tag in its `private`.
 //!
 //! All functions may sleep.
 
@@ -56,6 +58,37 @@ impl Pages {
         (samples as u64).saturating_mul(stride as u64)
     }
 
+    /// Whether all of the pages are PageOffline with our tag. (Of each pageblock one page is looked
+    /// at: less is never kept away.)
+    pub(crate) fn are_withheld(&self) -> bool {
+        // SAFETY: No preconditions.
+        let pageblock = unsafe { raw::vmem_pageblock_bytes() } as usize / kernel::page::PAGE_SIZE;
+        self.each().step_by(pageblock.max(1)).all(|pfn| {
+            // SAFETY: By the type invariant.
+            unsafe { raw::vmem_page_offline(pfn) && raw::vmem_page_tagged(pfn) }
+        })
+    }
+
+    /// Whether all of the pages are PageOffline and nobody else's: a balloon has something in the
+    /// `private` of each of its pages.
+    pub(crate) fn are_left_offline(&self) -> bool {
+        self.each().all(|pfn| {
+            // SAFETY: By the type invariant.
+            unsafe {
+                raw::vmem_page_offline(pfn)
+                    && (raw::vmem_page_tagged(pfn) || raw::vmem_page_untouched(pfn))
+            }
+        })
+    }
+
+    /// Tags pages that are ours, or takes the tag away before others get them.
+    pub(crate) fn tag(&self, tagged: bool) {
+        for pfn in self.each() {
+            // SAFETY: By the type invariant; nobody else has the page.
+            unsafe { raw::vmem_tag_page(pfn, tagged) };
+        }
+    }
+
     /// Takes the pages out of the page allocator, migrating what can be migrated. All or nothing.
     pub(crate) fn take(&self) -> Result {
         // SAFETY: By the type invariant.
@@ -76,12 +109,14 @@ impl Pages {
         }
         // SAFETY: Begun above.
         unsafe { raw::page_offline_end() };
+        self.tag(true);
         self.adjust_managed(false);
         Ok(())
     }
 
     /// Hands to the page allocator what was taken from it or withheld.
     pub(crate) fn give(&self) {
+        self.tag(false);
         // SAFETY: No preconditions.
         let pageblock = unsafe { raw::vmem_pageblock_bytes() } / kernel::page::PAGE_SIZE as u64;
         // No larger than a sub-block, whose pages all have the same history.
@@ -150,6 +185,7 @@ impl Pages {
         }
         // SAFETY: Begun above.
         unsafe { raw::page_offline_end() };
+        self.tag(true);
     }
 
     /// While their memory block goes offline: gives up the references on pages that are ours, so

@@ -68,9 +68,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.ask_or_release(subs, rest);
             }
             Doing::Ask(subs, rest) => self.state_told(subs, rest, response, around),
-            Doing::Add(block) => self.added(block, failure, around),
-            Doing::Online(block) => self.onlined(block, failure, around),
-            Doing::Remove(block) => self.removed(block, failure, around),
+            Doing::Audit(subs) => self.audited(subs, response, around),
+            Doing::Withdraw(subs) => self.withdrawn(&subs, failure),
+            Doing::Add(memory_block) => self.added(memory_block, failure, around),
+            Doing::Online(memory_block) => self.onlined(memory_block, failure, around),
+            Doing::Remove(memory_blocks) => self.removed(memory_blocks, failure, around),
         }
     }
 
@@ -86,6 +88,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if merged.check_request().is_err() {
             return;
         }
+        let old = self.config.plugged_size;
         let changed = merged.requested_size != self.config.requested_size
             || merged.usable_region_size != self.config.usable_region_size;
         self.config = merged;
@@ -96,6 +99,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.linux.reset();
             self.progress();
         }
+        self.compare_sizes(old);
     }
 
     fn unplugged_all(&mut self, response: Response, around: &Surroundings) {
@@ -137,7 +141,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Response::Error | Response::Garbled | Response::State(_) => {
                 self.reread = true;
                 self.smaller_batch(Reason::HostError, around);
-                self.ask(subs);
+                self.doubt(subs);
             }
         }
     }
@@ -151,7 +155,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.progress();
         } else {
             self.smaller_batch(Reason::HostError, around);
-            self.ask(subs);
+            self.doubt(subs);
         }
     }
 
@@ -163,6 +167,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         } else {
             self.wait(reason, around);
         }
+    }
+
+    /// The device calls a request wrong: it, or we, are mistaken about more than this one range.
+    fn doubt(&mut self, subs: Range<u32>) {
+        self.audit_all();
+        self.ask(subs);
     }
 
     /// Asks the device about sub-blocks (held, and out of the page allocator's reach).
@@ -217,6 +227,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 let all = subs.start..rest.end.max(subs.end);
                 self.map.set_plugged(all.clone(), false);
                 self.hold(&all, false);
+                self.audit_all();
                 if self.waiting.is_none() {
                     self.wait(Reason::HostError, around);
                 }
@@ -224,44 +235,49 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// Whether the block of `subs`, which lie in one block if it is in Linux, is online.
-    fn block_online(&self, subs: &Range<u32>) -> bool {
+    /// Whether the block of `subs`, which lie in one block if Linux has it, is online.
+    pub(super) fn block_online(&self, subs: &Range<u32>) -> bool {
         let block = self.map.geometry().block_of(subs.start);
-        self.map.in_linux(block).online()
+        self.map.state_of(block).online()
     }
 
-    fn added(&mut self, block: u32, failure: Option<Failure>, around: &Surroundings) {
-        let flags = self.map.flags(block);
+    fn added(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {
+        let block = self.map.geometry().block_of_memory_block(memory_block);
+        self.set_transit(memory_block, false);
         if let Some(failure) = failure {
-            self.map.update(block, InLinux::Absent, Flags::empty());
+            self.map.set_in_linux(memory_block, InLinux::Absent, false);
+            if self.map.find(block, InLinux::Offline).is_none() {
+                self.map.set_flags(block, Flags::WANTED, false);
+            }
             let reason = match failure {
                 Failure::NoMemory => Reason::NoMemory,
                 _ => Reason::NotAddressable,
             };
-            let delay = self.linux.fail();
-            self.wait_for(reason, Some(delay), around);
-            if let Some(waiting) = &mut self.waiting {
-                waiting.shed = true;
-            }
-        } else if self.map.in_linux(block).online() {
-            self.map
-                .set_flags(block, Flags::TRANSIT | Flags::WANTED, false);
-            self.linux.reset();
-            self.progress();
-        } else if flags.contains(Flags::WANTED) {
+            self.cannot_take(reason, around);
+        } else if self.map.in_linux(memory_block) == InLinux::Offline
+            && self.map.flags(block).contains(Flags::WANTED)
+        {
             // At once: until it is online nobody else may choose its zone.
-            self.next = Some(Doing::Online(block));
+            self.set_transit(memory_block, true);
+            self.next = Some(Doing::Online(memory_block));
         } else {
-            self.map.set_flags(block, Flags::TRANSIT, false);
             self.linux.reset();
             self.progress();
         }
     }
 
-    fn onlined(&mut self, block: u32, failure: Option<Failure>, around: &Surroundings) {
-        self.map.set_flags(block, Flags::TRANSIT, false);
-        if self.map.in_linux(block).online() {
-            self.map.set_flags(block, Flags::WANTED, false);
+    /// Linux cannot take what is plugged, for now.
+    pub(super) fn cannot_take(&mut self, reason: Reason, around: &Surroundings) {
+        let delay = self.linux.fail();
+        self.wait_for(reason, Some(delay), around);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.shed = true;
+        }
+    }
+
+    fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {
+        self.set_transit(memory_block, false);
+        if self.map.in_linux(memory_block).online() {
             self.linux.reset();
             self.progress();
         } else {
@@ -273,15 +289,32 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn removed(&mut self, block: u32, failure: Option<Failure>, around: &Surroundings) {
-        if failure.is_none() {
-            self.loose_since_ms.get_or_insert(around.now_ms);
-            self.map.update(block, InLinux::Absent, Flags::empty());
-            self.progress();
-        } else {
-            self.map.set_flags(block, Flags::TRANSIT, false);
+    fn removed(
+        &mut self,
+        memory_blocks: Range<u32>,
+        failure: Option<Failure>,
+        around: &Surroundings,
+    ) {
+        let block = self
+            .map
+            .geometry()
+            .block_of_memory_block(memory_blocks.start);
+        self.set_transit(memory_blocks.start, false);
+        if failure.is_some() {
             // What has been removed so far need not wait for the others.
             self.flush = true;
+            self.removal_failed(block);
+            return;
+        }
+        for memory_block in memory_blocks {
+            self.map.set_in_linux(memory_block, InLinux::Absent, false);
+        }
+        self.progress();
+        if let Some(rest) = self.removal_of(block) {
+            self.next = Some(Doing::Remove(rest));
+        } else {
+            self.map.set_flags(block, Flags::WANTED, false);
+            self.loose_since_ms.get_or_insert(around.now_ms);
         }
     }
 

@@ -6,6 +6,7 @@ use super::Doing;
 use super::Engine;
 use super::Onlining;
 use super::Surroundings;
+use super::WATCH_MS;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::InLinux;
@@ -28,30 +29,43 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when no more is plugged than requested; `None` if there is nothing, or
     /// (then `waiting` is set) nothing for now.
     pub(super) fn grow(&mut self, around: &Surroundings) -> Option<Doing> {
-        if let Some(block) = self.map.class(Class::Wanted).first() {
-            return Some(Doing::Online(block));
+        if let Some(memory_block) = self.next_to_online() {
+            return Some(Doing::Online(memory_block));
+        }
+        if let Some(memory_block) = self.next_to_complete() {
+            return self.add_if_affordable(memory_block, 1, around);
         }
         if let Some(block) = self.next_to_add() {
-            if self.map.offline_blocks() >= self.max_offline {
+            let count = self.map.geometry().memory_blocks_per_block();
+            if self.offline_room() < count {
                 self.wait(Reason::OfflineLimit, around);
                 return None;
             }
-            return Some(Doing::Add(block));
+            let first = self.map.geometry().memory_blocks_of(block).start;
+            return self.add_if_affordable(first, count, around);
         }
         let missing = self.target().checked_sub(self.map.plugged())?;
         if missing == 0 {
             return None;
         }
-        let usable = self
-            .map
-            .geometry()
-            .usable_blocks(self.config.usable_region_size);
-        for class in FILL_ORDER {
+        let geometry = *self.map.geometry();
+        let usable = geometry.usable_blocks(self.config.usable_region_size);
+        // A big block of which nothing is plugged is removed first (see below).
+        let fill = (geometry.memory_blocks_per_block() == 1).then_some(FILL_ORDER);
+        for class in fill.into_iter().flatten() {
             let Some(block) = self.map.class(class).first().filter(|b| *b < usable) else {
                 continue;
             };
             if let Some(subs) = self.map.unplugged_run(block, missing) {
                 return Some(Doing::Plug(subs));
+            }
+        }
+        if geometry.memory_blocks_per_block() > 1 {
+            if let Some(doing) = self.clean_up(around) {
+                return Some(doing);
+            }
+            if self.waiting.is_some() {
+                return None;
             }
         }
         self.plug_new(missing, usable, around)
@@ -65,7 +79,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.wait(Reason::NotAddressable, around);
             return None;
         };
-        let mut room = self.max_offline.saturating_sub(self.map.offline_blocks());
+        let mut room = self.offline_room() / geometry.per_block();
         if room == 0 {
             self.wait(Reason::OfflineLimit, around);
             return None;
@@ -74,6 +88,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             // None of them stays offline for longer than it takes.
             room = u32::MAX;
         }
+        let affordable = geometry.memory_blocks_for(around.metadata_room) / geometry.per_block();
+        if affordable == 0 {
+            self.wait_for(Reason::NoMemory, Some(WATCH_MS), around);
+            return None;
+        }
+        let missing = missing.min(affordable.saturating_mul(geometry.subs_per_block()));
         if let Some(subs) = self.plug_top(first, missing, usable) {
             return Some(Doing::Plug(subs));
         }
@@ -114,6 +134,38 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         wanted.then(|| geometry.subs_of(top))
     }
 
+    /// How many memory blocks more may be offline.
+    fn offline_room(&self) -> u32 {
+        self.max_offline.saturating_sub(self.map.offline())
+    }
+
+    /// The next memory block that the driver has to bring online.
+    fn next_to_online(&self) -> Option<u32> {
+        let block = self.map.class(Class::Wanted).first()?;
+        self.map.find(block, InLinux::Offline)
+    }
+
+    /// The next memory block to be added of a big block that Linux has a part of.
+    fn next_to_complete(&self) -> Option<u32> {
+        let block = self.map.class(Class::Incomplete).first()?;
+        self.map.find(block, InLinux::Absent)
+    }
+
+    /// Adds a memory block, if the guest can pay for this one and as many in all as `count`.
+    fn add_if_affordable(
+        &mut self,
+        memory_block: u32,
+        count: u32,
+        around: &Surroundings,
+    ) -> Option<Doing> {
+        let affordable = self.map.geometry().memory_blocks_for(around.metadata_room);
+        if affordable < count {
+            self.cannot_take(Reason::NoMemory, around);
+            return None;
+        }
+        Some(Doing::Add(memory_block))
+    }
+
     /// Whether `block` or one above it is in ZONE_MOVABLE.
     fn movable_from(&self, block: u32) -> bool {
         [Class::MovableFull, Class::MovablePartial]
@@ -131,10 +183,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         Some(if self.movable_from(last) { first } else { last })
     }
 
-    /// Linux may bring `block` online before the add returns: it must look offline by then.
-    pub(super) fn start_adding(&mut self, block: u32) {
+    /// Linux may bring a memory block online before the add returns: it must look offline by then.
+    pub(super) fn start_adding(&mut self, memory_block: u32) {
+        let block = self.map.geometry().block_of_memory_block(memory_block);
         let mut flags = Flags::TRANSIT;
         flags.set(Flags::WANTED, self.onlining == Onlining::Movable);
-        self.map.update(block, InLinux::Offline, flags);
+        self.map.set_flags(block, flags, true);
+        self.map.set_in_linux(memory_block, InLinux::Offline, false);
     }
 }

@@ -24,78 +24,78 @@ pub enum Verdict {
 }
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
-    /// MEM_GOING_ONLINE: `block` is about to go online, into ZONE_MOVABLE or another zone.
-    pub fn going_online(&mut self, block: u32, movable: bool) -> Verdict {
-        let flags = self.map.flags(block);
-        if self.map.in_linux(block) != InLinux::Offline || flags.contains(Flags::MOVING) {
-            return Verdict::Deny;
+    /// MEM_GOING_ONLINE: a memory block is about to go online, into ZONE_MOVABLE or another zone.
+    pub fn going_online(&mut self, memory_block: u32, movable: bool) -> Verdict {
+        let wanted = self.flags_around(memory_block).contains(Flags::WANTED);
+        match self.going(memory_block, false) {
+            // The core has picked the zone by its own policy before anybody was asked, or a udev
+            // rule is faster than we are.
+            Verdict::Allow if wanted && !movable => Verdict::Deny,
+            Verdict::Allow => {
+                self.map.set_in_linux(memory_block, InLinux::Offline, true);
+                Verdict::Allow
+            }
+            verdict => verdict,
         }
-        if !self.free_for_others(block) {
-            return Verdict::Later;
-        }
-        // The core has picked the zone by its own policy before anybody was asked, or a udev rule
-        // is faster than we are.
-        if flags.contains(Flags::WANTED) && !movable {
-            return Verdict::Deny;
-        }
-        self.map.set_flags(block, Flags::MOVING, true);
-        Verdict::Allow
     }
 
     /// MEM_ONLINE. Returns whether the engine should have a look: it is somebody else's doing.
-    pub fn online(&mut self, block: u32, movable: bool) -> bool {
+    pub fn online(&mut self, memory_block: u32, movable: bool) -> bool {
         let state = if movable {
             InLinux::Movable
         } else {
             InLinux::Kernel
         };
-        let flags = self.map.flags(block) - Flags::MOVING - Flags::WANTED;
-        self.map.update(block, state, flags);
-        self.moved(block, &[Reason::OfflineLimit, Reason::NotAddressable])
+        self.map.set_in_linux(memory_block, state, false);
+        let block = self.map.geometry().block_of_memory_block(memory_block);
+        if self.map.find(block, InLinux::Offline).is_none() {
+            self.map.set_flags(block, Flags::WANTED, false);
+        }
+        self.moved(
+            memory_block,
+            &[Reason::OfflineLimit, Reason::NotAddressable],
+        )
     }
 
     /// MEM_CANCEL_ONLINE, also for a move that was never announced. Returns as [`Engine::online`].
-    pub fn cancel_online(&mut self, block: u32) -> bool {
-        if self.map.in_linux(block) == InLinux::Offline {
-            self.map.set_flags(block, Flags::MOVING, false);
+    pub fn cancel_online(&mut self, memory_block: u32) -> bool {
+        if self.map.in_linux(memory_block) == InLinux::Offline {
+            self.map.set_in_linux(memory_block, InLinux::Offline, false);
         }
-        self.moved(block, &[Reason::NotAddressable])
+        self.moved(memory_block, &[Reason::NotAddressable])
     }
 
-    /// MEM_GOING_OFFLINE: `block` is about to be emptied.
-    pub fn going_offline(&mut self, block: u32) -> Verdict {
-        let flags = self.map.flags(block);
-        if !self.map.in_linux(block).online() || flags.contains(Flags::MOVING) {
-            return Verdict::Deny;
+    /// MEM_GOING_OFFLINE: a memory block is about to be emptied.
+    pub fn going_offline(&mut self, memory_block: u32) -> Verdict {
+        let state = self.map.in_linux(memory_block);
+        let verdict = self.going(memory_block, true);
+        if verdict == Verdict::Allow {
+            self.map.set_in_linux(memory_block, state, true);
         }
-        if !self.free_for_others(block) {
-            return Verdict::Later;
-        }
-        self.map.set_flags(block, Flags::MOVING, true);
-        Verdict::Allow
+        verdict
     }
 
     /// MEM_OFFLINE. Returns as [`Engine::online`].
-    pub fn offline(&mut self, block: u32) -> bool {
-        let flags = self.map.flags(block) - Flags::MOVING;
-        self.map.update(block, InLinux::Offline, flags);
-        self.moved(block, &[Reason::MemoryInUse, Reason::NotAddressable])
+    pub fn offline(&mut self, memory_block: u32) -> bool {
+        self.map.set_in_linux(memory_block, InLinux::Offline, false);
+        self.moved(memory_block, &[Reason::MemoryInUse, Reason::NotAddressable])
     }
 
     /// MEM_CANCEL_OFFLINE. Returns whether the move had been announced and allowed.
-    pub fn cancel_offline(&mut self, block: u32) -> bool {
-        let moving =
-            self.map.in_linux(block).online() && self.map.flags(block).contains(Flags::MOVING);
+    pub fn cancel_offline(&mut self, memory_block: u32) -> bool {
+        let state = self.map.in_linux(memory_block);
+        let moving = state.online() && self.map.is_moving(memory_block);
         if moving {
-            self.map.set_flags(block, Flags::MOVING, false);
-            self.moved(block, &[Reason::NotAddressable]);
+            self.map.set_in_linux(memory_block, state, false);
+            self.moved(memory_block, &[Reason::NotAddressable]);
         }
         moving
     }
 
-    /// `block` has been removed from Linux outside of a step, by a driver that is winding down.
-    pub fn gone(&mut self, block: u32) {
-        self.map.update(block, InLinux::Absent, Flags::empty());
+    /// A memory block has been removed from Linux outside of a step, by a driver that is winding
+    /// down.
+    pub fn gone(&mut self, memory_block: u32) {
+        self.map.set_in_linux(memory_block, InLinux::Absent, false);
     }
 
     /// The state of sub-block `sub` and its neighbours above, up to `end`, for the online-page
@@ -104,10 +104,34 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.same_from(sub, end)
     }
 
-    /// A move of `block` has ended, and with it any wait for one of `reasons`: the block was no
-    /// candidate for anything meanwhile.
-    fn moved(&mut self, block: u32, reasons: &[Reason]) -> bool {
-        if self.map.flags(block).contains(Flags::TRANSIT) {
+    /// Whether a memory block that is online (or not) may move.
+    fn going(&self, memory_block: u32, online: bool) -> Verdict {
+        let state = self.map.in_linux(memory_block);
+        let flags = self.flags_around(memory_block);
+        if self.taking_over && !flags.contains(Flags::TRANSIT) {
+            // Nothing is known about its sub-blocks.
+            return Verdict::Later;
+        }
+        if state == InLinux::Absent || state.online() != online || self.map.is_moving(memory_block)
+        {
+            return Verdict::Deny;
+        }
+        if flags.contains(Flags::HELD) {
+            return Verdict::Later;
+        }
+        Verdict::Allow
+    }
+
+    /// The flags of a memory block's block.
+    fn flags_around(&self, memory_block: u32) -> Flags {
+        let geometry = self.map.geometry();
+        self.map.flags(geometry.block_of_memory_block(memory_block))
+    }
+
+    /// A move of a memory block has ended, and with it any wait for one of `reasons`: its block was
+    /// no candidate for anything meanwhile.
+    fn moved(&mut self, memory_block: u32, reasons: &[Reason]) -> bool {
+        if self.flags_around(memory_block).contains(Flags::TRANSIT) {
             return false;
         }
         if self

@@ -4,14 +4,15 @@
 //!
 //! Whole blocks come before parts of blocks, so that memory blocks with their memmap go first and
 //! nothing is allocated only to be thrown away (under `init_on_alloc` the kernel would write zeroes
-//! over all of it). Within a class the highest block goes first.
+//! over all of it). Within a class the highest block goes first. Big blocks go as a whole or not at
+//! all.
 
 use super::Doing;
 use super::Engine;
 use super::Freed;
 use super::Surroundings;
 use crate::block_map::Class;
-use crate::block_map::Flags;
+use crate::block_map::InLinux;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 use core::ops::Range;
@@ -28,10 +29,11 @@ enum How {
 }
 
 /// The order of a pass.
-const PHASES: [(Class, How); 18] = [
+const PHASES: [(Class, How); 19] = [
     (Class::OfflineEmpty, How::Whole),
     (Class::MovableEmpty, How::Whole),
     (Class::KernelEmpty, How::Whole),
+    (Class::Incomplete, How::Whole),
     (Class::OfflinePartial, How::Whole),
     (Class::OfflineFull, How::Whole),
     (Class::OfflinePartial, How::Idle),
@@ -58,17 +60,15 @@ const FLUSH_MS: u64 = 100;
 
 /// After the first pass since the request changed: how long a pass goes on without achieving
 /// anything, in milliseconds, before it is broken off. The next one continues there.
-const BUDGET_MS: u64 = 2_000;
+const BUDGET_MS: u64 = 150;
 
-/// How much longer than that time in vain the rest after it is, so that waiting costs next to no
-/// CPU time.
-const REST_FACTOR: u64 = 100;
-
-/// The same when a little memory has been freed meanwhile, at most.
-const MAX_PAUSE_FACTOR: u32 = 32;
+/// How much longer than that time in vain the rest after it is in the end, so that waiting costs
+/// less than a thousandth of the CPU time. The first few rests are shorter: what has just been freed
+/// may still be on its way to the page allocator.
+const REST_FACTOR: u64 = 2_000;
 
 /// The longest rest, in milliseconds.
-const MAX_REST_MS: u64 = 300_000;
+const MAX_REST_MS: u64 = 3_600_000;
 
 /// Sub-blocks taken at once: the request that has meanwhile changed is not noticed before that is
 /// done, and the kernel may have to clear all of it.
@@ -195,20 +195,24 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// finding out that it still is.
     fn wait_for_memory(&mut self, around: &Surroundings) {
         let fruitless = self.pass.fruitless_ms(around.now_ms);
-        let rest = fruitless.saturating_mul(REST_FACTOR).min(MAX_REST_MS);
+        let factor = 4_u64.saturating_pow(self.in_vain).min(REST_FACTOR);
+        let rest = fruitless.saturating_mul(factor).min(MAX_REST_MS);
         let delay = self.in_use.fail().max(rest);
         // What was freed while the pass went on counts too.
         let free = self.pass.free_then.unwrap_or(around.free).min(around.free);
+        // What comes and goes all the time is news once, when there is more of it than ever.
+        self.most_free = self.most_free.max(free);
         let geometry = self.map.geometry();
         let excess = self.map.plugged().saturating_sub(self.target());
         let plenty = geometry.block_size().max(geometry.size_of(excess / 4));
-        let pause = fruitless.saturating_mul(u64::from(self.in_vain));
+        // The first time, a little more is worth a try at once.
+        let pause = if self.in_vain == 0 { 0 } else { rest };
         let freed = Freed {
-            plenty: free.saturating_add(plenty),
+            plenty: self.most_free.saturating_add(plenty),
             some: free.saturating_add(geometry.sub_size().saturating_mul(8)),
             some_ms: around.now_ms.saturating_add(pause),
         };
-        self.in_vain = self.in_vain.saturating_mul(2).clamp(1, MAX_PAUSE_FACTOR);
+        self.in_vain = self.in_vain.saturating_add(1);
         self.pass.free_then = None;
         self.wait_for(Reason::MemoryInUse, Some(delay), around);
         if let Some(waiting) = &mut self.waiting {
@@ -299,14 +303,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.pass.below = block;
             let plugged = self.map.plugged_in(block);
             let few = plugged < self.map.geometry().subs_per_block() / WHOLE_SHARE;
-            let online = self.map.in_linux(block).online();
+            let online = self.map.state_of(block).online();
             if plugged <= more && (empty || !online || !few) {
-                return Some(Doing::Remove(block));
+                return self.removal_of(block).map(Doing::Remove);
             }
         }
     }
 
     fn next_idle(&mut self, class: Class, more: u32) -> Option<Doing> {
+        if self.map.geometry().memory_blocks_per_block() > 1 {
+            return None;
+        }
         let block = self.map.class(class).below(self.pass.below)?;
         // Not skipped: what is left in it may have to go too.
         let run = self.map.plugged_run_below(block, u32::MAX, more)?;
@@ -314,7 +321,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     fn next_parts(&mut self, class: Class, more: u32) -> Option<Doing> {
-        if more == 0 {
+        if more == 0 || self.map.geometry().memory_blocks_per_block() > 1 {
             return None;
         }
         loop {
@@ -327,7 +334,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     block
                 }
             };
-            let mine = self.map.in_linux(block).online() && self.map.flags(block).is_empty();
+            let mine = self.map.state_of(block).online()
+                && self.map.flags(block).is_empty()
+                && !self.map.moves(block);
             let most = more.min(self.pass.len.max(1)).min(MAX_TAKE);
             let run = self
                 .map
@@ -340,8 +349,16 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// Whether flags of a block allow a bystander to use it.
-    pub(super) fn free_for_others(&self, block: u32) -> bool {
-        !self.map.flags(block).contains(Flags::HELD)
+    /// The memory blocks of `block` to be removed from Linux at once: all, or where Linux has only
+    /// some of them, one. `None`: it has none.
+    pub(super) fn removal_of(&self, block: u32) -> Option<Range<u32>> {
+        let all = self.map.geometry().memory_blocks_of(block);
+        if self.map.find(block, InLinux::Absent).is_none() {
+            return Some(all);
+        }
+        let one = all
+            .rev()
+            .find(|memory_block| self.map.in_linux(*memory_block) != InLinux::Absent)?;
+        Some(one..one.saturating_add(1))
     }
 }

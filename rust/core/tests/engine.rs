@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
+use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use world::Block;
@@ -16,6 +17,7 @@ use world::Owner;
 use world::Policy;
 use world::World;
 use world::BLOCK;
+use world::METADATA;
 use world::MIB;
 use world::SUB;
 
@@ -125,7 +127,7 @@ fn busy_memory_is_skipped_and_retried_when_memory_is_freed() {
     resize(&mut world, 16 * BLOCK);
     // One pinned sub-block in each block: all the others can go.
     for block in 0..16 {
-        let subs = world.subs(block);
+        let subs = world.cells_of(block);
         world.owner[subs.start + 2] = Owner::Pinned;
     }
     world.request(0);
@@ -184,15 +186,15 @@ fn waiting_for_pinned_memory_costs_little() {
         }
     }
     let waited = world.now_ms - started;
-    assert!(busy * 50 < waited, "{busy} of {waited} ms");
+    assert!(busy * 1_000 < waited, "{busy} of {waited} ms");
     // And all blocks get their turn, whichever of them can go.
-    let first = world.subs(0);
+    let first = world.cells_of(0);
     world.owner[first].fill(Owner::Buddy);
     let last = world.now_ms;
     while world.blocks[0] != Block::Absent {
         world.begin();
         world.finish();
-        assert!(world.now_ms - last < 10 * 300_000);
+        assert!(world.now_ms - last < 20 * 1_000_000);
     }
 }
 
@@ -272,7 +274,10 @@ fn the_highest_block_goes_first_and_nothing_is_left_out() {
     world.request(200 * BLOCK + 2 * SUB);
     let mut added = Vec::new();
     while world.engine.status().state != State::Settled || added.is_empty() {
-        if let Some(Step::Add { block }) = world.begin() {
+        if let Some(Step::Add {
+            memory_block: block,
+        }) = world.begin()
+        {
             added.push(*block);
         }
         world.finish();
@@ -339,7 +344,7 @@ fn memory_that_comes_and_goes_does_not_keep_it_busy() {
     }
     let waited = world.now_ms - started.unwrap();
     assert!(
-        waited > 1_000_000 && busy * 20 < waited,
+        waited > 1_000_000 && busy * 200 < waited,
         "{busy} of {waited} ms"
     );
 }
@@ -362,6 +367,183 @@ fn what_is_half_done_is_known_at_the_end() {
     assert_eq!(world.engine.going_offline(0), Verdict::Allow);
 }
 
+/// A world of big blocks of two memory blocks.
+fn big_world(blocks: u64, onlining: Onlining, policy: Policy) -> World {
+    let big = BigBlocks {
+        force: true,
+        size: 2 * BLOCK,
+    };
+    World::with(blocks, onlining, policy, &big)
+}
+
+#[test]
+fn big_blocks_follow_in_their_steps() {
+    for policy in [Policy::Offline, Policy::Kernel, Policy::Movable] {
+        let mut world = big_world(16, Onlining::Movable, policy);
+        for (size, got) in [(1, 0), (2, 2), (15, 14), (16, 16), (5, 4), (1, 0)] {
+            world.request(size * BLOCK);
+            settle(&mut world);
+            assert_eq!(world.plugged(), got * BLOCK);
+            let online = world.blocks.iter().filter(|b| **b == Block::Movable);
+            assert_eq!(online.count() as u64, got);
+        }
+    }
+}
+
+#[test]
+fn a_big_block_in_use_stays_whole() {
+    let mut world = big_world(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 4 * BLOCK);
+    let pinned = world.cells_of(1).start;
+    world.owner[pinned] = Owner::Pinned;
+    world.request(0);
+    world.run(100);
+    // What had gone offline of it before is online again.
+    assert_eq!(world.violation, None);
+    assert_eq!(world.plugged(), 2 * BLOCK);
+    assert_eq!(
+        world.blocks,
+        [Block::Movable, Block::Movable, Block::Absent, Block::Absent]
+    );
+    world.owner[pinned] = Owner::Buddy;
+    world.free += 2 * BLOCK;
+    settle(&mut world);
+    assert_eq!(world.plugged(), 0);
+}
+
+#[test]
+fn a_big_block_that_was_added_in_part_is_completed_or_goes() {
+    for size in [2 * BLOCK, 0] {
+        let mut world = big_world(4, Onlining::Movable, Policy::Kernel);
+        world.request(2 * BLOCK);
+        while !matches!(world.begin(), Some(Step::Add { memory_block: 1 })) {
+            world.finish();
+        }
+        world.faults.add_no_memory = 5;
+        world.finish();
+        world.run(3);
+        assert_eq!(world.plugged(), 2 * BLOCK);
+        assert_eq!(world.blocks[..2], [Block::Movable, Block::Absent]);
+        assert_eq!(world.engine.status().reason, Reason::NoMemory);
+        resize(&mut world, size);
+        let state = if size == 0 {
+            Block::Absent
+        } else {
+            Block::Movable
+        };
+        assert_eq!(world.blocks[..2], [state, state]);
+    }
+}
+
+#[test]
+fn only_what_the_guest_can_pay_for_is_taken() {
+    for policy in [Policy::Kernel, Policy::Movable] {
+        let mut world = World::new(100, Onlining::Movable, policy);
+        world.metadata_room = 10 * METADATA + 1;
+        world.request(100 * BLOCK);
+        world.run(1_000);
+        assert_eq!(world.violation, None);
+        assert_eq!(world.plugged(), 10 * BLOCK);
+        assert_eq!(world.engine.status().reason, Reason::NoMemory);
+        // Nothing is plugged that would only lie about.
+        assert_eq!(world.engine.map().loose(), 0);
+        world.metadata_room = 5 * METADATA;
+        world.run(100);
+        assert_eq!(world.plugged(), 15 * BLOCK);
+        resize(&mut world, 0);
+        world.metadata_room = 1_000 * METADATA;
+        resize(&mut world, 100 * BLOCK);
+    }
+}
+
+#[test]
+fn a_new_driver_takes_over_what_the_old_one_left() {
+    for policy in [Policy::Offline, Policy::Kernel] {
+        let mut world = World::new(16, Onlining::Movable, policy);
+        resize(&mut world, 5 * BLOCK + 3 * SUB);
+        assert!(world.offline(2));
+        let before = world.blocks.clone();
+        for _ in 0..3 {
+            world.reload();
+            // Until the device has told what is plugged nothing moves.
+            assert!(!world.online(2, true) && !world.offline(1));
+            settle(&mut world);
+            assert_eq!(world.blocks, before);
+            assert_eq!(world.engine.plugged_size(), 5 * BLOCK + 3 * SUB);
+        }
+        assert!(world.online(2, true) && world.offline(1));
+        resize(&mut world, 9 * BLOCK);
+        world.reload();
+        resize(&mut world, 0);
+        assert!(world.blocks.iter().all(|block| *block == Block::Absent));
+    }
+}
+
+#[test]
+fn a_take_over_waits_for_a_device_that_says_nothing() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 2 * BLOCK);
+    world.reload();
+    world.faults.mute = 50;
+    world.request(0);
+    world.run(60);
+    assert_eq!(world.plugged(), 2 * BLOCK);
+    let status = world.engine.status();
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Waiting, Reason::HostError)
+    );
+    settle(&mut world);
+    assert_eq!(world.plugged(), 0);
+}
+
+#[test]
+fn what_the_device_has_lost_is_withdrawn() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 4 * BLOCK);
+    for cell in [9, 10, 31] {
+        world.change_mind(cell);
+    }
+    world.owner[31] = Owner::Pinned;
+    world.engine.config_changed();
+    world.run(200);
+    // The one that cannot be moved is tried for again, the others are replaced.
+    assert_eq!(world.uses_unplugged(), Some(31));
+    assert_eq!(world.plugged(), 4 * BLOCK - SUB);
+    world.owner[31] = Owner::Buddy;
+    settle(&mut world);
+    assert_eq!(world.uses_unplugged(), None);
+    assert_eq!(world.plugged(), 4 * BLOCK);
+}
+
+#[test]
+fn what_the_device_has_beyond_the_map_is_found() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK + SUB);
+    // In a memory block that Linux has, and in one that it does not have.
+    world.change_mind(12);
+    world.change_mind(30);
+    resize(&mut world, BLOCK + 3 * SUB);
+    assert_eq!(world.uses_unplugged(), None);
+    resize(&mut world, 0);
+}
+
+#[test]
+fn a_device_that_counts_wrong_is_asked_once() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK + SUB);
+    world.drift = 7 * SUB;
+    world.requests = 0;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert!((1..30).contains(&world.requests), "{}", world.requests);
+    world.requests = 0;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert_eq!(world.requests, 0);
+    resize(&mut world, 2 * BLOCK);
+}
+
 /// Something that happens in the world between, or during, two steps.
 #[derive(Clone, Debug)]
 enum Event {
@@ -373,6 +555,10 @@ enum Event {
     Free(u64),
     Run(u32),
     Faults(Faults),
+    Reload,
+    Metadata(u64),
+    /// The device changes its mind about a cell.
+    Mind(usize),
 }
 
 const BLOCKS: u64 = 12;
@@ -389,6 +575,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => block.prop_map(Event::Offline),
         1 => (0..(1_u64 << 32)).prop_map(Event::Free),
         8 => (1..40_u32).prop_map(Event::Run),
+        1 => Just(Event::Reload),
+        1 => (0..2 * BLOCKS).prop_map(|blocks| Event::Metadata(blocks * METADATA)),
+        1 => (0..(BLOCKS * BLOCK / SUB) as usize).prop_map(Event::Mind),
         2 => prop::array::uniform9(fault()).prop_map(|f| Event::Faults(Faults {
             busy: f[0], nack: f[1], error: f[2], lie: f[3], add_no_memory: f[4],
             add_refused: f[5], online_refused: f[6], remove_busy: f[7], mute: f[8],
@@ -410,6 +599,9 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::Free(free) => world.free = free,
         Event::Faults(faults) => world.faults = faults,
+        Event::Reload => world.reload(),
+        Event::Metadata(room) => world.metadata_room = room,
+        Event::Mind(cell) => world.change_mind(cell),
         Event::Run(steps) => {
             for _ in 0..steps {
                 world.begin();
@@ -419,10 +611,18 @@ fn happen(world: &mut World, event: &Event) {
     }
 }
 
-fn run_any(onlining: Onlining, policy: Policy, events: &[Event], faults: bool) -> World {
-    let mut world = World::new(BLOCKS, onlining, policy);
+fn run_any(
+    (onlining, policy, big): (Onlining, Policy, u64),
+    events: &[Event],
+    faults: bool,
+) -> World {
+    let big = BigBlocks {
+        force: big != 0,
+        size: big * BLOCK,
+    };
+    let mut world = World::with(BLOCKS, onlining, policy, &big);
     for event in events {
-        if !faults && matches!(event, Event::Faults(_)) {
+        if !faults && matches!(event, Event::Faults(_) | Event::Mind(_)) {
             continue;
         }
         // With a step under way, so that all the moments in between are met too.
@@ -442,10 +642,21 @@ fn calm_down(world: &mut World) {
         }
     }
     world.free = u64::MAX / 2;
+    world.metadata_room = u64::MAX / 2;
+    if world.doubt {
+        // What a device has lost and what it has found may cancel out in its plugged size.
+        world.drift = world.drift.wrapping_add(2);
+    }
     world.engine.config_changed();
 }
 
-fn policies() -> impl Strategy<Value = (Onlining, Policy)> {
+/// What is to be plugged in the end.
+fn due(world: &World) -> u64 {
+    let requested = world.config.requested_size;
+    requested - requested % world.geometry.sub_size()
+}
+
+fn policies() -> impl Strategy<Value = (Onlining, Policy, u64)> {
     (
         prop_oneof![Just(Onlining::Movable), Just(Onlining::Policy)],
         prop_oneof![
@@ -453,6 +664,8 @@ fn policies() -> impl Strategy<Value = (Onlining, Policy)> {
             Just(Policy::Kernel),
             Just(Policy::Movable)
         ],
+        // Memory blocks in a big block, if any.
+        prop_oneof![3 => Just(0_u64), 1 => Just(1), 1 => Just(2), 1 => Just(4)],
     )
 }
 
@@ -464,26 +677,25 @@ proptest! {
     })]
 
     #[test]
-    fn always_converges((onlining, policy) in policies(),
-                        events in prop::collection::vec(event(), 1..40)) {
-        let mut world = run_any(onlining, policy, &events, false);
+    fn always_converges(kind in policies(), events in prop::collection::vec(event(), 1..40)) {
+        let mut world = run_any(kind, &events, false);
         prop_assert_eq!(&world.violation, &None);
         calm_down(&mut world);
         world.run(5_000);
         prop_assert_eq!(&world.violation, &None);
-        prop_assert_eq!(world.plugged(), world.config.requested_size);
+        prop_assert_eq!(world.plugged(), due(&world));
         prop_assert_eq!(world.engine.status().state, State::Settled);
     }
 
     #[test]
-    fn never_breaks_a_rule_under_faults((onlining, policy) in policies(),
-                                        events in prop::collection::vec(event(), 1..40)) {
-        let mut world = run_any(onlining, policy, &events, true);
+    fn survives_any_faults(kind in policies(), events in prop::collection::vec(event(), 1..40)) {
+        let mut world = run_any(kind, &events, true);
         prop_assert_eq!(&world.violation, &None);
         calm_down(&mut world);
         world.run(5_000);
         prop_assert_eq!(&world.violation, &None);
-        // A device that would not even say which blocks it has may keep some for itself.
-        prop_assert!(world.engine.plugged_size() <= world.config.requested_size);
+        prop_assert_eq!(world.uses_unplugged(), None);
+        prop_assert_eq!(world.plugged(), due(&world));
+        prop_assert_eq!(world.engine.status().state, State::Settled);
     }
 }

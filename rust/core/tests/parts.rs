@@ -12,6 +12,8 @@ use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::block_set;
 use virtio_mem_core::block_set::BlockSet;
 use virtio_mem_core::effort;
+use virtio_mem_core::geometry::BadSize;
+use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::geometry::Unusable;
@@ -143,6 +145,7 @@ fn limits() -> LinuxLimits {
         pageblock: 2 * MIB,
         first: 0,
         last: (1 << 46) - 1,
+        metadata: 2 * MIB,
     }
 }
 
@@ -151,30 +154,36 @@ fn only_whole_addressable_memory_blocks_are_managed() {
     let geometry = |change: fn(&mut Config, &mut LinuxLimits)| {
         let (mut config, mut limits) = (config(), limits());
         change(&mut config, &mut limits);
-        Geometry::new(&config, &limits)
+        Geometry::new(&config, &limits, &BigBlocks::default()).map(|(geometry, _)| geometry)
     };
     let plain = geometry(|_, _| {}).unwrap();
     assert_eq!(
         (plain.blocks(), plain.subs_per_block(), plain.subs()),
         (8, 64, 512)
     );
-    assert_eq!(plain.block_addr(7), (4096 + 7 * 128) * MIB);
+    assert_eq!(plain.memory_block_addr(7), (4096 + 7 * 128) * MIB);
     assert_eq!(plain.sub_addr(65), (4096 + 130) * MIB);
-    assert_eq!(plain.block_at((4096 + 1024) * MIB), None);
-    assert_eq!(plain.block_at(4096 * MIB - 1), None);
-    assert_eq!(plain.block_at((4096 + 128) * MIB - 1), Some(0));
+    assert_eq!(plain.memory_block_at((4096 + 1024) * MIB), None);
+    assert_eq!(plain.memory_block_at(4096 * MIB - 1), None);
+    assert_eq!(plain.memory_block_at((4096 + 128) * MIB - 1), Some(0));
     assert_eq!(plain.sub_at((4096 + 131) * MIB), Some(65));
     assert_eq!(plain.device_blocks(3), 3);
     // Both ends off a memory block's boundary: the blocks that are cut are lost.
     let odd = geometry(|config, _| config.addr += 2 * MIB).unwrap();
-    assert_eq!((odd.blocks(), odd.block_addr(0)), (7, (4096 + 128) * MIB));
+    assert_eq!(
+        (odd.blocks(), odd.memory_block_addr(0)),
+        (7, (4096 + 128) * MIB)
+    );
     assert_eq!(odd.usable_blocks(126 * MIB), 0);
     assert_eq!(odd.usable_blocks((126 + 127) * MIB), 0);
     assert_eq!(odd.usable_blocks((126 + 128) * MIB), 1);
     assert_eq!(odd.usable_blocks(u64::MAX), 7);
     // Cut by what Linux can address.
     let low = geometry(|_, limits| limits.first = 4500 * MIB).unwrap();
-    assert_eq!((low.blocks(), low.block_addr(0)), (4, (4096 + 512) * MIB));
+    assert_eq!(
+        (low.blocks(), low.memory_block_addr(0)),
+        (4, (4096 + 512) * MIB)
+    );
     let high = geometry(|_, limits| limits.last = 4500 * MIB - 1).unwrap();
     assert_eq!(high.blocks(), 3);
     let none = geometry(|_, limits| limits.last = 4200 * MIB);
@@ -184,8 +193,6 @@ fn only_whole_addressable_memory_blocks_are_managed() {
     assert_eq!((small.sub_size(), small.device_blocks(3)), (2 * MIB, 6));
     let large = geometry(|config, _| config.block_size = 128 * MIB).unwrap();
     assert_eq!(large.subs_per_block(), 1);
-    let larger = geometry(|config, _| config.block_size = 256 * MIB);
-    assert_eq!(larger, Err(Unusable::DeviceBlockTooLarge));
     let odd_linux = geometry(|_, limits| limits.pageblock = 3 * MIB);
     assert_eq!(odd_linux, Err(Unusable::BlockSizes));
     let tiny = geometry(|config, _| config.block_size = 1024);
@@ -199,15 +206,71 @@ fn only_whole_addressable_memory_blocks_are_managed() {
 }
 
 #[test]
+fn big_blocks_are_as_large_as_they_must_or_may_be() {
+    let geometry = |block_size, force, size| {
+        let config = Config {
+            block_size,
+            ..config()
+        };
+        let (geometry, bad) =
+            Geometry::new(&config, &limits(), &BigBlocks { force, size }).unwrap();
+        assert_eq!(geometry.is_big(), geometry.subs_per_block() == 1);
+        (geometry, bad)
+    };
+    // In sub-block mode the size is not looked at.
+    let (small, bad) = geometry(2 * MIB, false, 3);
+    assert_eq!((small.subs_per_block(), bad), (64, None));
+    let (large, _) = geometry(512 * MIB, false, 0);
+    assert_eq!((large.blocks(), large.block_size()), (2, 512 * MIB));
+    assert_eq!(
+        (large.memory_blocks(), large.memory_blocks_per_block()),
+        (8, 4)
+    );
+    assert_eq!(large.memory_blocks_of(1), 4..8);
+    assert_eq!(large.block_of_memory_block(3), 0);
+    assert_eq!(large.memory_block_addr(5), (4096 + 5 * 128) * MIB);
+    assert_eq!(large.device_blocks(1), 1);
+    assert_eq!(large.usable_blocks(1023 * MIB), 1);
+    let (forced, _) = geometry(2 * MIB, true, 0);
+    assert_eq!((forced.blocks(), forced.sub_size()), (8, 128 * MIB));
+    assert_eq!(forced.device_blocks(1), 64);
+    let (asked, bad) = geometry(2 * MIB, true, 256 * MIB);
+    assert_eq!((asked.blocks(), bad), (4, None));
+    for (size, reason) in [
+        (3 << 30, BadSize::NoPowerOfTwo),
+        (64 * MIB, BadSize::TooSmall),
+        (8 << 30, BadSize::TooLarge),
+        (1 << 63, BadSize::TooLarge),
+    ] {
+        let (geometry, bad) = geometry(2 * MIB, true, size);
+        assert_eq!((geometry.block_size(), bad), (128 * MIB, Some(reason)));
+        assert!(!reason.as_str().is_empty());
+    }
+    // 2^17 device blocks of 1 MiB in a big block are more than a request can name.
+    let config = Config {
+        block_size: MIB,
+        region_size: 1 << 40,
+        addr: 0,
+        ..config()
+    };
+    let big = BigBlocks {
+        force: true,
+        size: 1 << 37,
+    };
+    let (_, bad) = Geometry::new(&config, &limits(), &big).unwrap();
+    assert_eq!(bad, Some(BadSize::TooLarge));
+}
+
+#[test]
 fn the_map_of_a_tebibyte_is_small() {
     let config = Config {
         region_size: 1 << 40,
         ..config()
     };
-    let geometry = Geometry::new(&config, &limits()).unwrap();
+    let (geometry, _) = Geometry::new(&config, &limits(), &BigBlocks::default()).unwrap();
     assert_eq!(geometry.subs(), 524_288);
     let bytes = BlockMap::<Vec<u64>>::words_needed(&geometry) * 8;
-    assert!(bytes <= 90 << 10, "{bytes} bytes");
+    assert!(bytes <= 94 << 10, "{bytes} bytes");
 }
 
 #[test]
@@ -277,52 +340,70 @@ proptest! {
     #[test]
     fn the_map_files_every_block_where_it_belongs(
         changes in prop::collection::vec((0..512_u32, 1..200_u32, any::<bool>()), 0..20),
-        states in prop::collection::vec((0..8_u32, 0..4_u8, 0..16_u8), 0..20),
+        states in prop::collection::vec((0..8_u32, 0..4_u8, any::<bool>(), 0..8_u8), 0..30),
+        big in prop_oneof![Just(0), Just(128), Just(256), Just(1024)],
     ) {
-        let geometry = Geometry::new(&config(), &limits()).unwrap();
+        let big = BigBlocks { force: big != 0, size: big * MIB };
+        let (geometry, _) = Geometry::new(&config(), &limits(), &big).unwrap();
         let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&geometry)];
         let mut map = BlockMap::new(geometry, words);
-        let mut plugged = vec![false; 512];
+        let mut plugged = vec![false; geometry.subs() as usize];
         for (start, len, on) in changes {
+            let start = start % geometry.subs();
             map.set_plugged(start..start + len, on);
             for bit in plugged.iter_mut().skip(start as usize).take(len as usize) {
                 *bit = on;
             }
         }
-        for (block, state, flags) in states {
+        for (number, state, moving, flags) in states {
             let state = [InLinux::Absent, InLinux::Offline, InLinux::Movable, InLinux::Kernel]
                 [usize::from(state)];
-            map.update(block, state, Flags::from_bits_truncate(flags << 2));
+            map.set_in_linux(number, state, moving);
+            map.set_flags(number % geometry.blocks(), Flags::from_bits_truncate(flags), moving);
+            prop_assert_eq!(map.in_linux(number), state);
+            prop_assert_eq!(map.is_moving(number), moving);
         }
         let count = |range: std::ops::Range<u32>| {
             plugged[range.start as usize..range.end as usize].iter().filter(|p| **p).count() as u32
         };
-        prop_assert_eq!(map.plugged(), count(0..512));
-        let mut loose = 0;
-        for block in 0..8 {
+        let all = geometry.subs_per_block();
+        prop_assert_eq!(map.plugged(), count(0..geometry.subs()));
+        let (mut loose, mut offline) = (0, 0);
+        for block in 0..geometry.blocks() {
             let subs = geometry.subs_of(block);
-            let (state, flags, mine) = (map.in_linux(block), map.flags(block), count(subs.clone()));
+            let (flags, mine) = (map.flags(block), count(subs.clone()));
+            let states: Vec<_> = geometry.memory_blocks_of(block).map(|n| map.in_linux(n)).collect();
+            let moves = geometry.memory_blocks_of(block).any(|n| map.is_moving(n));
+            prop_assert_eq!(map.moves(block), moves);
+            offline += states.iter().filter(|state| **state == InLinux::Offline).count() as u32;
+            let state = [InLinux::Kernel, InLinux::Movable, InLinux::Offline]
+                .into_iter()
+                .find(|state| states.contains(state))
+                .unwrap_or(InLinux::Absent);
+            prop_assert_eq!(map.state_of(block), state);
             prop_assert_eq!(map.plugged_in(block), mine);
             loose += if state == InLinux::Absent { mine } else { 0 };
-            let idle = !flags.intersects(Flags::MOVING | Flags::HELD | Flags::TRANSIT);
+            let idle = !flags.intersects(Flags::HELD | Flags::TRANSIT) && !moves;
             let class = match (state, mine) {
                 (InLinux::Absent, 0) => Class::Unused,
                 (InLinux::Absent, _) => Class::Loose,
                 (InLinux::Offline, 0) => Class::OfflineEmpty,
-                (InLinux::Offline, 64) => Class::OfflineFull,
-                (InLinux::Offline, _) => Class::OfflinePartial,
                 (InLinux::Movable, 0) => Class::MovableEmpty,
-                (InLinux::Movable, 64) => Class::MovableFull,
-                (InLinux::Movable, _) => Class::MovablePartial,
                 (InLinux::Kernel, 0) => Class::KernelEmpty,
-                (InLinux::Kernel, 64) => Class::KernelFull,
+                _ if states.contains(&InLinux::Absent) => Class::Incomplete,
+                (InLinux::Offline, n) if n == all => Class::OfflineFull,
+                (InLinux::Offline, _) => Class::OfflinePartial,
+                (InLinux::Movable, n) if n == all => Class::MovableFull,
+                (InLinux::Movable, _) => Class::MovablePartial,
+                (InLinux::Kernel, n) if n == all => Class::KernelFull,
                 (InLinux::Kernel, _) => Class::KernelPartial,
             };
             prop_assert_eq!(map.class(class).contains(block), idle);
-            let wanted = idle && state == InLinux::Offline && flags.contains(Flags::WANTED);
+            let wanted =
+                idle && states.contains(&InLinux::Offline) && flags.contains(Flags::WANTED);
             prop_assert_eq!(map.class(Class::Wanted).contains(block), wanted);
             let run = map.unplugged_run(block, 5);
-            prop_assert_eq!(run.is_none(), mine == 64);
+            prop_assert_eq!(run.is_none(), mine == all);
             if let Some(run) = run {
                 prop_assert!(run.len() <= 5 && run.clone().all(|sub| !plugged[sub as usize]));
                 prop_assert!((subs.start..run.start).all(|sub| plugged[sub as usize]));
@@ -335,5 +416,6 @@ proptest! {
             }
         }
         prop_assert_eq!(map.loose(), loose);
+        prop_assert_eq!(map.offline(), offline);
     }
 }

@@ -6,8 +6,10 @@
 
 #![allow(missing_docs)] // Not an interface.
 
+use std::ops::Range;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Flags;
+use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Failure;
@@ -15,6 +17,7 @@ use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::Surroundings;
+use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::vocabulary::State;
@@ -26,8 +29,12 @@ use virtio_mem_core::wire::Response;
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const BLOCK: u64 = 16 * MIB;
 pub(crate) const SUB: u64 = 2 * MIB;
+/// A brief attempt ends after this.
+const BRIEF_MS: u64 = 200;
+/// What a memory block costs Linux.
+pub(crate) const METADATA: u64 = BLOCK / 64;
 
-/// Who has a sub-block.
+/// Who has a cell: as much memory as a device block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Nobody: its memory block is not online.
@@ -80,9 +87,17 @@ pub(crate) struct World {
     pub(crate) config: Config,
     /// Usable region beyond the requested size.
     pub(crate) slack: u64,
+    /// What is plugged, by cells.
     pub(crate) device: Vec<bool>,
     pub(crate) owner: Vec<Owner>,
+    /// Memory blocks.
     pub(crate) blocks: Vec<Block>,
+    onlining: Onlining,
+    /// The device's plugged size is wrong by this.
+    pub(crate) drift: u64,
+    pub(crate) metadata_room: u64,
+    /// The same when the step under way was decided.
+    room_then: u64,
     pub(crate) policy: Policy,
     pub(crate) faults: Faults,
     pub(crate) now_ms: u64,
@@ -91,7 +106,8 @@ pub(crate) struct World {
     pub(crate) remove_ms: u64,
     pub(crate) unplug_online: bool,
     pub(crate) requests: u32,
-    /// The device has refused to say which blocks are plugged: the driver may be wrong about them.
+    /// The device has refused to say which blocks are plugged, or has changed them by itself: the
+    /// driver may be wrong about them.
     pub(crate) doubt: bool,
     /// The first rule that was broken.
     pub(crate) violation: Option<String>,
@@ -106,6 +122,11 @@ fn take(count: &mut u32) -> bool {
 
 impl World {
     pub(crate) fn new(blocks: u64, onlining: Onlining, policy: Policy) -> Self {
+        Self::with(blocks, onlining, policy, &BigBlocks::default())
+    }
+
+    /// A world of `blocks` memory blocks.
+    pub(crate) fn with(blocks: u64, onlining: Onlining, policy: Policy, big: &BigBlocks) -> Self {
         let region_size = blocks * BLOCK;
         let config = Config {
             block_size: SUB,
@@ -120,18 +141,24 @@ impl World {
             pageblock: SUB,
             first: 0,
             last: u64::MAX >> 8,
+            metadata: METADATA,
         };
-        let geometry = Geometry::new(&config, &limits).unwrap();
+        let (geometry, bad) = Geometry::new(&config, &limits, big).unwrap();
+        assert_eq!(bad, None);
         let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&geometry)];
-        let subs = geometry.subs() as usize;
+        let cells = (region_size / SUB) as usize;
         Self {
             engine: Engine::new(geometry, words, config, onlining),
             geometry,
             config,
             slack: u64::MAX / 2,
-            device: vec![false; subs],
-            owner: vec![Owner::Nobody; subs],
+            device: vec![false; cells],
+            owner: vec![Owner::Nobody; cells],
             blocks: vec![Block::Absent; blocks as usize],
+            onlining,
+            drift: 0,
+            metadata_room: u64::MAX,
+            room_then: 0,
             policy,
             faults: Faults::default(),
             now_ms: 0,
@@ -143,6 +170,60 @@ impl World {
             violation: None,
             step: None,
         }
+    }
+
+    /// The driver goes and comes back, with whatever Linux has in its care.
+    pub(crate) fn reload(&mut self) {
+        self.finish();
+        if let Some(subs) = self.engine.wind_down() {
+            let cells = self.cells(&subs);
+            self.owner[cells].fill(Owner::Buddy);
+        }
+        for number in 0..self.geometry.memory_blocks() {
+            let (map, block) = (
+                self.engine.map(),
+                self.geometry.block_of_memory_block(number),
+            );
+            let offline = map.in_linux(number) == InLinux::Offline;
+            let partly = map.plugged_in(block) < self.geometry.subs_per_block();
+            if offline && (partly || map.flags(block).contains(Flags::WANTED)) {
+                self.blocks[number as usize] = Block::Absent;
+            }
+        }
+        self.config.plugged_size = self.plugged().wrapping_add(self.drift);
+        let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&self.geometry)];
+        self.engine = Engine::new(self.geometry, words, self.config, self.onlining);
+        if self.blocks.iter().any(|block| *block != Block::Absent) {
+            self.engine.take_over();
+        }
+        for (number, block) in self.blocks.iter().enumerate() {
+            let state = match block {
+                Block::Absent => continue,
+                Block::Offline => InLinux::Offline,
+                Block::Movable => InLinux::Movable,
+                Block::Kernel => InLinux::Kernel,
+            };
+            self.engine.adopt(number as u32, state);
+        }
+        for sub in 0..self.geometry.subs() {
+            let online = |cell: &usize| self.owner[*cell] != Owner::Nobody;
+            let mut cells = self.cells(&(sub..sub + 1)).filter(online).peekable();
+            if cells.peek().is_some() && cells.all(|cell| self.owner[cell] == Owner::Driver) {
+                self.engine.adopt_withheld(sub);
+            }
+        }
+    }
+
+    /// The cells of sub-blocks.
+    pub(crate) fn cells(&self, subs: &Range<u32>) -> Range<usize> {
+        let size = (self.geometry.sub_size() / SUB) as usize;
+        subs.start as usize * size..subs.end as usize * size
+    }
+
+    /// The cells of a memory block.
+    pub(crate) fn cells_of(&self, memory_block: usize) -> Range<usize> {
+        let size = (BLOCK / SUB) as usize;
+        memory_block * size..(memory_block + 1) * size
     }
 
     fn violate(&mut self, text: String) {
@@ -157,6 +238,7 @@ impl World {
         Surroundings {
             now_ms: self.now_ms,
             free: self.free,
+            metadata_room: self.metadata_room,
             unplug_online: self.unplug_online,
         }
     }
@@ -170,16 +252,11 @@ impl World {
         self.engine.config_changed();
     }
 
-    /// The sub-blocks of `block`.
-    pub(crate) fn subs(&self, block: usize) -> std::ops::Range<usize> {
-        let subs = self.geometry.subs_of(block as u32);
-        subs.start as usize..subs.end as usize
-    }
-
     /// Takes a step from the engine, if none is under way. Waits are not steps.
     pub(crate) fn begin(&mut self) -> Option<&Step> {
         if self.step.is_none() {
             let around = self.around();
+            self.room_then = around.metadata_room;
             match self.engine.step(&around) {
                 Step::Wait { ms } => {
                     self.now_ms += ms.unwrap_or(0);
@@ -200,6 +277,15 @@ impl World {
         }
     }
 
+    /// The device changes its mind by itself, about the sub-block that a cell is in.
+    pub(crate) fn change_mind(&mut self, cell: usize) {
+        let sub = cell as u32 / (self.geometry.sub_size() / SUB) as u32;
+        let cells = self.cells(&(sub..sub + 1));
+        let plugged = !self.device[cell];
+        self.device[cells].fill(plugged);
+        self.doubt = true;
+    }
+
     /// Runs until there is nothing to do or `limit` steps were taken; returns the steps.
     pub(crate) fn run(&mut self, limit: u32) -> u32 {
         for steps in 0..limit {
@@ -218,7 +304,7 @@ impl World {
     fn carry_out(&mut self, step: &Step) -> Outcome {
         match step {
             Step::ReadConfig => {
-                self.config.plugged_size = self.plugged();
+                self.config.plugged_size = self.plugged().wrapping_add(self.drift);
                 Outcome::Config(self.config)
             }
             Step::Send(request) => {
@@ -227,33 +313,53 @@ impl World {
                 assert_eq!(decoded, Some(*request));
                 Outcome::Answered(self.answer(*request))
             }
-            Step::Add { block } => self.add(*block as usize),
-            Step::Online { block } => {
-                if take(&mut self.faults.online_refused) || !self.online(*block as usize, true) {
+            Step::Add { memory_block } => self.add(*memory_block as usize),
+            Step::Online { memory_block } => {
+                let number = *memory_block as usize;
+                if take(&mut self.faults.online_refused) || !self.online(number, true) {
                     Outcome::Failed(Failure::Refused)
                 } else {
                     Outcome::Done
                 }
             }
-            Step::Remove { block, .. } => self.remove(*block as usize),
+            Step::Remove {
+                memory_blocks,
+                brief,
+                ..
+            } => {
+                let before = self.now_ms;
+                let outcome = self.remove(memory_blocks);
+                if *brief {
+                    self.now_ms = self.now_ms.min(before + BRIEF_MS);
+                }
+                outcome
+            }
             Step::Take { subs } => {
-                let range = subs.start as usize..subs.end as usize;
-                for sub in range.clone() {
-                    match self.owner[sub] {
+                let cells = self.cells(subs);
+                for cell in cells.clone() {
+                    match self.owner[cell] {
                         Owner::Buddy => {}
                         Owner::Pinned => return Outcome::Failed(Failure::Busy),
-                        other => self.violate(format!("took sub-block {sub} from {other:?}")),
+                        other => self.violate(format!("took cell {cell} from {other:?}")),
                     }
                 }
-                self.owner[range].fill(Owner::Driver);
+                self.owner[cells].fill(Owner::Driver);
+                Outcome::Done
+            }
+            Step::Withdraw { subs } => {
+                let cells = self.cells(subs);
+                if self.owner[cells.clone()].contains(&Owner::Pinned) {
+                    return Outcome::Failed(Failure::Busy);
+                }
+                self.owner[cells].fill(Owner::Driver);
                 Outcome::Done
             }
             Step::Give { subs } => {
-                for sub in subs.start as usize..subs.end as usize {
-                    if self.owner[sub] != Owner::Driver {
-                        self.violate(format!("gave sub-block {sub} of {:?}", self.owner[sub]));
+                for cell in self.cells(subs) {
+                    if self.owner[cell] != Owner::Driver {
+                        self.violate(format!("gave cell {cell} of {:?}", self.owner[cell]));
                     }
-                    self.owner[sub] = Owner::Buddy;
+                    self.owner[cell] = Owner::Buddy;
                 }
                 Outcome::Done
             }
@@ -264,7 +370,7 @@ impl World {
     fn answer(&mut self, request: Request) -> Response {
         self.requests += 1;
         let range = |addr: u64, blocks: u16| {
-            let first = self.geometry.sub_at(addr).expect("inside the region") as usize;
+            let first = ((addr - self.config.addr) / SUB) as usize;
             first..first + usize::from(blocks)
         };
         match request {
@@ -306,13 +412,16 @@ impl World {
                 if take(&mut self.faults.error) {
                     return Response::Error;
                 }
-                for sub in range.clone() {
-                    if !matches!(self.owner[sub], Owner::Nobody | Owner::Driver) {
-                        let owner = self.owner[sub];
-                        self.violate(format!("unplugged sub-block {sub} of {owner:?}"));
+                for cell in range.clone() {
+                    if !matches!(self.owner[cell], Owner::Nobody | Owner::Driver) {
+                        let owner = self.owner[cell];
+                        self.violate(format!("unplugged cell {cell} of {owner:?}"));
                     }
-                    if !self.device[sub] {
-                        self.violate(format!("unplugged sub-block {sub} twice"));
+                    if !self.device[cell] {
+                        if !self.doubt {
+                            self.violate(format!("unplugged cell {cell} twice"));
+                        }
+                        return Response::Error;
                     }
                 }
                 self.device[range].fill(false);
@@ -357,6 +466,12 @@ impl World {
         if take(&mut self.faults.add_refused) {
             return Outcome::Failed(Failure::Refused);
         }
+        if self.room_then < METADATA {
+            self.violate(format!(
+                "added block {block} without memory for its metadata"
+            ));
+        }
+        self.metadata_room = self.metadata_room.saturating_sub(METADATA);
         if self.blocks[block] != Block::Absent {
             self.violate(format!("added block {block} twice"));
         }
@@ -369,7 +484,7 @@ impl World {
         Outcome::Done
     }
 
-    /// Brings a block online, by anybody's hand.
+    /// Brings a memory block online, by anybody's hand.
     pub(crate) fn online(&mut self, block: usize, movable: bool) -> bool {
         if self.blocks[block] != Block::Offline {
             return false;
@@ -379,13 +494,13 @@ impl World {
             self.engine.cancel_online(number);
             return false;
         }
-        let subs = self.geometry.subs_of(number);
-        let mut sub = subs.start;
-        while sub < subs.end {
-            let (plugged, run) = self.engine.same_from(sub, subs.end);
-            sub = run.end;
-            let owner = if plugged { Owner::Buddy } else { Owner::Driver };
-            self.owner[run.start as usize..run.end as usize].fill(owner);
+        for cell in self.cells_of(block) {
+            let sub = self
+                .geometry
+                .sub_at(self.config.addr + cell as u64 * SUB)
+                .unwrap();
+            let (plugged, _) = self.engine.same_from(sub, sub + 1);
+            self.owner[cell] = if plugged { Owner::Buddy } else { Owner::Driver };
         }
         self.blocks[block] = if movable {
             Block::Movable
@@ -397,54 +512,77 @@ impl World {
         true
     }
 
-    /// Takes a block offline, by anybody's hand.
+    /// Takes a memory block offline, by anybody's hand.
     pub(crate) fn offline(&mut self, block: usize) -> bool {
         if !matches!(self.blocks[block], Block::Movable | Block::Kernel) {
             return false;
         }
         let number = block as u32;
         let allowed = self.engine.going_offline(number) == Verdict::Allow;
-        let range = self.subs(block);
-        if !allowed || self.owner[range.clone()].contains(&Owner::Pinned) {
+        let cells = self.cells_of(block);
+        if !allowed || self.owner[cells.clone()].contains(&Owner::Pinned) {
             let moved = self.engine.cancel_offline(number);
             assert_eq!(moved, allowed);
             return false;
         }
-        self.owner[range].fill(Owner::Nobody);
+        self.owner[cells].fill(Owner::Nobody);
         self.blocks[block] = Block::Offline;
         self.engine.offline(number);
         true
     }
 
-    fn remove(&mut self, block: usize) -> Outcome {
+    /// All or none: those that went offline come online again if another cannot.
+    fn remove(&mut self, numbers: &Range<u32>) -> Outcome {
         if take(&mut self.faults.remove_busy) {
             return Outcome::Failed(Failure::Busy);
         }
-        if self.blocks[block] == Block::Absent {
-            self.violate(format!("removed block {block} twice"));
+        let blocks = numbers.start as usize..numbers.end as usize;
+        let mut undo = Vec::new();
+        for block in blocks.clone() {
+            let before = self.blocks[block];
+            if before == Block::Absent {
+                self.violate(format!("removed block {block} twice"));
+            }
+            if before == Block::Offline {
+                continue;
+            }
+            if !self.offline(block) {
+                self.now_ms += self.remove_ms;
+                for (block, before) in undo {
+                    self.online(block, before == Block::Movable);
+                }
+                return Outcome::Failed(Failure::Interrupted);
+            }
+            undo.push((block, before));
         }
-        if self.blocks[block] != Block::Offline && !self.offline(block) {
-            self.now_ms += self.remove_ms;
-            return Outcome::Failed(Failure::Interrupted);
+        for block in blocks {
+            self.blocks[block] = Block::Absent;
+            self.metadata_room = self.metadata_room.saturating_add(METADATA);
         }
-        self.blocks[block] = Block::Absent;
         Outcome::Done
+    }
+
+    /// Whether Linux uses memory that is not plugged.
+    pub(crate) fn uses_unplugged(&self) -> Option<usize> {
+        let used = |cell: &usize| matches!(self.owner[*cell], Owner::Buddy | Owner::Pinned);
+        (0..self.device.len()).find(|cell| used(cell) && !self.device[*cell])
     }
 
     /// What must hold after every step.
     pub(crate) fn check(&mut self) {
-        for sub in 0..self.device.len() {
-            let used = matches!(self.owner[sub], Owner::Buddy | Owner::Pinned);
-            if used && !self.device[sub] {
-                self.violate(format!("sub-block {sub} is unplugged and in use"));
-            }
+        if self.doubt {
+            return;
+        }
+        if let Some(cell) = self.uses_unplugged() {
+            self.violate(format!("cell {cell} is unplugged and in use"));
+        }
+        for sub in 0..self.geometry.subs() {
             let map = self.engine.map();
-            let known = map.is_plugged(sub as u32);
+            let block = self.geometry.block_of(sub);
             // A held block may be in doubt: the device is being asked.
-            let held = map
-                .flags(self.geometry.block_of(sub as u32))
-                .contains(Flags::HELD);
-            if known && !self.device[sub] && !held && self.step.is_none() {
+            let held = map.flags(block).contains(Flags::HELD) || self.engine.is_taking_over();
+            let plugged = self.device[self.cells(&(sub..sub + 1))].contains(&true);
+            if map.is_plugged(sub) && !plugged && !held && self.step.is_none() {
                 self.violate(format!("sub-block {sub} is unplugged but believed plugged"));
             }
         }

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Asking the device which blocks it has, and correcting the map.
+//!
+//! That is due when the device's plugged size is not the map's, when it would not say what became
+//! of a request, and at the start, when Linux has memory that an earlier life of the driver left.
+//! It goes over the usable region with STATE requests, as large as the answers allow, and over the
+//! rest of the region not at all: nothing can be plugged there.
+//!
+//! What the device has and Linux does not use is simply noted. What Linux uses and the device does
+//! not have is withdrawn from use.
+
+use super::Doing;
+use super::Engine;
+use super::Failure;
+use super::Surroundings;
+use crate::block_map::InLinux;
+use crate::wire::Plugged;
+use crate::wire::Response;
+use core::ops::DerefMut;
+use core::ops::Range;
+
+/// After so many STATE requests in a row without an answer that says anything, the map is believed
+/// as it is, until the next reason to ask.
+const MAX_FAILURES: u32 = 10;
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Audit {
+    /// The next sub-block to ask about.
+    at: u32,
+    /// How many to ask about at once. Halved where an answer is mixed, doubled where it is not.
+    len: u32,
+    /// Something could not be corrected: it has to be done once more.
+    unresolved: bool,
+    failures: u32,
+    /// When it goes on, on the clock of [`Surroundings::now_ms`].
+    not_before_ms: u64,
+}
+
+impl<W: DerefMut<Target = [u64]>> Engine<W> {
+    /// Linux has memory of the device from an earlier life of the driver, which is to be kept. To
+    /// be called before anything else, and followed by [`Engine::adopt`] for each memory block.
+    pub fn take_over(&mut self) {
+        self.unplug_all = false;
+        self.taking_over = true;
+        self.audit_all();
+    }
+
+    /// Linux has `memory_block`, in this state. Of its sub-blocks all are believed to be plugged,
+    /// until the device has been asked.
+    pub fn adopt(&mut self, memory_block: u32, state: InLinux) {
+        // What the memory notifier has told meanwhile is newer.
+        if self.map.in_linux(memory_block) == InLinux::Absent {
+            self.map.set_in_linux(memory_block, state, false);
+        }
+        let geometry = *self.map.geometry();
+        let block = geometry.block_of_memory_block(memory_block);
+        self.map.set_plugged(geometry.subs_of(block), true);
+    }
+
+    /// The pages of sub-block `sub` are out of the page allocator, where its memory blocks are
+    /// online: the earlier life of the driver kept them away from Linux. After [`Engine::adopt`].
+    pub fn adopt_withheld(&mut self, sub: u32) {
+        self.map.set_plugged(sub..sub.saturating_add(1), false);
+    }
+
+    /// Whether it is not known yet what an earlier life of the driver left.
+    pub fn is_taking_over(&self) -> bool {
+        self.taking_over
+    }
+
+    /// Asks about all blocks, from the first.
+    pub(super) fn audit_all(&mut self) {
+        let (failures, not_before_ms) = self
+            .audit
+            .map_or((0, 0), |audit| (audit.failures, audit.not_before_ms));
+        self.audit = Some(Audit {
+            at: 0,
+            len: u32::MAX,
+            unresolved: false,
+            failures,
+            not_before_ms,
+        });
+    }
+
+    /// The config space has been read, with no request under way: does the device have as much as
+    /// the map says? `old` is the plugged size that was read before.
+    pub(super) fn compare_sizes(&mut self, old: u64) {
+        let due = match self.audit {
+            // What was told so far may be out of date.
+            Some(_) => self.config.plugged_size != old,
+            None => !self.unplug_all && self.current_drift() != self.drift,
+        };
+        if due {
+            self.audit_all();
+        }
+    }
+
+    /// What the device says of its plugged size, as against the map.
+    fn current_drift(&self) -> u64 {
+        self.config.plugged_size.wrapping_sub(self.plugged_size())
+    }
+
+    /// The next request of an audit, if there is one to go on with now.
+    pub(super) fn go_on_with_audit(&mut self, around: &Surroundings) -> Option<Doing> {
+        let audit = self
+            .audit
+            .filter(|audit| audit.not_before_ms <= around.now_ms)?;
+        let geometry = *self.map.geometry();
+        let end = geometry.usable_subs(self.config.usable_region_size);
+        let len = audit.len.min(geometry.max_subs_per_request()).max(1);
+        if audit.at < end {
+            let stop = audit.at.saturating_add(len).min(end);
+            return Some(Doing::Audit(audit.at..stop));
+        }
+        self.taking_over = false;
+        if audit.unresolved {
+            self.audit_all();
+            self.pause_audit(around);
+        } else {
+            self.give_up_audit();
+            self.audits.reset();
+        }
+        None
+    }
+
+    /// From now on the map is believed. Some devices count their plugged size wrong for good: by
+    /// what it differs now is no reason to ask again.
+    fn give_up_audit(&mut self) {
+        self.audit = None;
+        self.drift = self.current_drift();
+    }
+
+    fn pause_audit(&mut self, around: &Surroundings) {
+        let delay = self.audits.fail();
+        if let Some(audit) = &mut self.audit {
+            audit.not_before_ms = around.now_ms.saturating_add(delay);
+        }
+    }
+
+    /// How long until an audit goes on, in milliseconds.
+    pub(super) fn until_audit(&self, around: &Surroundings) -> Option<u64> {
+        let at = self.audit?.not_before_ms;
+        Some(at.saturating_sub(around.now_ms).max(1))
+    }
+
+    /// The answer to a STATE request of an audit.
+    pub(super) fn audited(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+        let Some(mut audit) = self.audit else {
+            return;
+        };
+        let len = subs.end.saturating_sub(subs.start);
+        match response {
+            Response::State(Plugged::Mixed) if len > 1 => audit.len = len / 2,
+            // Part of a sub-block is plugged. Where Linux has it, it stays as it is; elsewhere it is
+            // of no use.
+            Response::State(Plugged::Mixed) => {
+                if !self.block_online(&subs) {
+                    self.map.set_plugged(subs.clone(), false);
+                }
+                audit.at = subs.end;
+            }
+            Response::State(state) => {
+                audit.failures = 0;
+                audit.len = len.saturating_mul(2);
+                self.audit = Some(audit);
+                self.reconcile(subs, state == Plugged::All);
+                return;
+            }
+            _ => {
+                audit.failures = audit.failures.saturating_add(1);
+                self.audit = Some(audit);
+                self.pause_audit(around);
+                // A take-over cannot go on without.
+                if audit.failures >= MAX_FAILURES && !self.taking_over {
+                    self.give_up_audit();
+                }
+                return;
+            }
+        }
+        self.audit = Some(audit);
+    }
+
+    /// The device says of all of `subs` that they are plugged, or that none is: corrects the map,
+    /// up to the first place where that takes a step.
+    fn reconcile(&mut self, subs: Range<u32>, plugged: bool) {
+        let geometry = *self.map.geometry();
+        let mut at = subs.start;
+        while at < subs.end {
+            let block = geometry.block_of(at);
+            let end = geometry.subs_of(block).end.min(subs.end);
+            let (believed, run) = self.map.same_from(at, end);
+            at = run.end;
+            if believed == plugged {
+                continue;
+            }
+            if self.map.moves(block) {
+                self.leave_unresolved();
+                continue;
+            }
+            if !self.map.state_of(block).online() {
+                self.map.set_plugged(run, plugged);
+                continue;
+            }
+            self.next = match (plugged, geometry.memory_blocks_per_block()) {
+                // Its pages are withheld: Linux can have them.
+                (true, 1) => {
+                    self.map.set_plugged(run.clone(), true);
+                    self.hold(&run, true);
+                    Some(Doing::Give(run, at..at))
+                }
+                (false, 1) => Some(Doing::Withdraw(run)),
+                // Big blocks come and go as a whole.
+                (false, _) => self.removal_of(block).map(Doing::Remove),
+                (true, _) => None,
+            };
+            match self.next {
+                // Asked about again when it is gone.
+                Some(Doing::Remove(_)) => at = geometry.subs_of(block).start,
+                Some(_) => {}
+                None => {
+                    self.leave_unresolved();
+                    continue;
+                }
+            }
+            break;
+        }
+        if let Some(audit) = &mut self.audit {
+            audit.at = at;
+        }
+    }
+
+    fn leave_unresolved(&mut self) {
+        if let Some(audit) = &mut self.audit {
+            audit.unresolved = true;
+        }
+    }
+
+    /// `block` could not be removed from Linux.
+    pub(super) fn removal_failed(&mut self, block: u32) {
+        let subs = self.map.geometry().subs_of(block);
+        if let Some(audit) = self.audit.as_mut().filter(|audit| audit.at == subs.start) {
+            audit.at = subs.end;
+            audit.unresolved = true;
+        }
+    }
+
+    /// Whether the pages of `subs`, which the device does not have, are out of Linux' reach.
+    pub(super) fn withdrawn(&mut self, subs: &Range<u32>, failure: Option<Failure>) {
+        if failure.is_none() {
+            self.map.set_plugged(subs.clone(), false);
+        } else {
+            self.leave_unresolved();
+        }
+        self.hold(subs, false);
+    }
+}
