@@ -4,21 +4,16 @@
 
 import time
 
-from vmtest.errors import TestSkip, expect, expect_equal
+from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest
 from vmtest.ktap import main, test
 from vmtest.qemu import MemDevice
 from vmtest.units import GIB, MIB
 
-# What our driver says of a device that it cannot use, and why.
-REFUSED = "cannot be used: device blocks larger than a memory block"
-
 
 def follow(block: int, *sizes: int) -> None:
     """Resizes a device of `block` MiB to `sizes`, in MiB."""
     with Guest(MemDevice(size=4 * GIB, block_size=block * MIB)) as guest:
-        if REFUSED in guest.dmesg():
-            raise TestSkip("the driver does not take devices of such large blocks yet")
         for size in sizes:
             guest.resize(size * MIB)
             guest.expect_hotplugged(size * MIB)
@@ -44,12 +39,6 @@ def block_of_64_mib() -> None:
 def block_of_128_mib() -> None:
     """As large as a memory block of Linux."""
     follow(128, 128, 1152, 384, 0)
-
-
-@test()
-def block_of_512_mib() -> None:
-    """Larger than a memory block of Linux."""
-    follow(512, 512, 2048, 1024, 0)
 
 
 @test(limit=180)

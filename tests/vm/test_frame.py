@@ -11,7 +11,7 @@ from vmtest.iomem import Resource, parse_iomem
 from vmtest.ktap import main, test
 from vmtest.memory import MemoryBlock, parse_blocks
 from vmtest.runner import Counts, results_in
-from vmtest.splat import splats, without_failed_migrations
+from vmtest.splat import splats, without_crash, without_failed_migrations
 
 SPLATS = """\
 [    1.0] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 x+0x1/0x2
@@ -47,6 +47,23 @@ FAILED_MIGRATION = """\
 [    1.0]  </TASK>
 [    1.0] Mem-Info:
 """
+
+CRASH = """\
+[    9.0] sysrq: Trigger a crash
+[    9.0] Kernel panic - not syncing: sysrq triggered crash
+[    9.0] Call Trace:
+"""
+NEXT_KERNEL = "[    0.0] Linux version 7.2\n"
+
+
+@test()
+def tells_wanted_crashes() -> None:
+    expect_equal(splats(without_crash(CRASH + NEXT_KERNEL)), [], "splats")
+    for before, after in (SPLATS[0], ""), ("", SPLATS[0]):
+        log = f"{before}\n{CRASH}{NEXT_KERNEL}{after}"
+        expect_equal(splats(without_crash(log)), SPLATS[:1], "splats")
+    # A crash that no other kernel came after.
+    expect_equal(len(splats(without_crash(CRASH))), 2, "splats")
 
 
 @test()

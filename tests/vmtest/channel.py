@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The host's end of the command channel into a guest."""
 
+import contextlib
 import itertools
 import json
 import queue
@@ -68,9 +69,11 @@ class Channel:
         try:
             with self._socket.makefile("rb") as lines:
                 for line in lines:
-                    self._sort(json.loads(line))
+                    # QEMU or the guest's kernel may end in the middle of a line.
+                    with contextlib.suppress(ValueError):
+                        self._sort(json.loads(line))
         except (OSError, ValueError):
-            pass  # Closed under our hands, or QEMU died in the middle of a line.
+            pass  # Closed under our hands.
         with self._lock:
             self._closed = True
             for call in self._calls.values():

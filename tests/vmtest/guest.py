@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """A guest under test: QEMU, the command channel and the monitor in one."""
 
+import contextlib
 import os
+import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -12,13 +14,13 @@ from typing import Any, Self
 from .accel import ACCELERATORS, accelerator
 from .channel import Call, Channel, Message
 from .errors import BootTimeout, TestFailure, TestSkip, expect
-from .initramfs import DRIVERS, initramfs
+from .initramfs import DRIVERS, KEXEC_INITRD, KEXEC_KERNEL, initramfs, kexec_initramfs
 from .kernel import StockKernel
 from .load import Load
 from .memory import LIST_BLOCKS, MemoryBlock, parse_blocks
 from .paths import LOGS, MODULE
 from .qemu import Machine, MemDevice, Qemu
-from .splat import splats, without_failed_migrations
+from .splat import splats, without_crash, without_failed_migrations
 from .units import KIB, mib
 
 # An emulated machine hangs now and then before its first process runs: once in
@@ -29,6 +31,13 @@ BOOT_TRIES = 3
 
 # A task that hangs is to be reported before the test that it hangs gives up.
 HUNG_TASK = "sysctl.kernel.hung_task_timeout_secs=60"
+
+# What is set aside for a crash kernel, and what it is told besides.
+CRASH_MEMORY = "crashkernel=256M"
+CRASH_CMDLINE = "nr_cpus=1 reset_devices"
+
+# Different in each boot.
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def driver_under_test() -> str:
@@ -125,6 +134,8 @@ class Guest:
         cmdline: str = "",
         log: str | None = None,
         failed_migrations: bool = False,
+        kexec: bool = False,
+        crash: bool = False,
         **machine: Any,
     ) -> None:
         """Boots a guest and loads the driver under test (not with `load=False`).
@@ -134,6 +145,8 @@ class Guest:
         driver wants: ours nothing, the C driver online_movable, as it gets back
         no memory that the kernel itself can use. With `failed_migrations` the
         kernel may report that it could not move pages for want of free ones.
+        With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
+        may crash by SysRq when another kernel comes after it.
         """
         kernel = StockKernel.default()
         self.driver = driver or driver_under_test()
@@ -144,12 +157,15 @@ class Guest:
         words = [HUNG_TASK, cmdline]
         if policy is not None:
             words.append(f"memhp_default_state={policy}")
+        if crash:
+            words.append(CRASH_MEMORY)
         self.machine = Machine(
             devices=devices or (MemDevice(),), cmdline=" ".join(filter(None, words)), **machine
         )
         self.failed_migrations = failed_migrations
+        self.may_crash = crash
         self.console = LOGS / f"{log or Guest.log_name}.console.log"
-        image = initramfs(kernel)
+        image = kexec_initramfs(kernel) if kexec or crash else initramfs(kernel)
         accel = ACCELERATORS[accelerator()]
         for tries in reversed(range(BOOT_TRIES)):
             self.qemu = Qemu(self.machine, accel, kernel.image, image, self.console)
@@ -258,6 +274,68 @@ class Guest:
 
     def dmesg(self) -> str:
         return self.sh("dmesg")
+
+    # Other kernels
+
+    @contextlib.contextmanager
+    def rebooting(self) -> Iterator[None]:
+        """Around what makes the guest boot: waits until the new kernel answers.
+
+        No driver is loaded then, and hotplugged() counts from there.
+        """
+        before = self.read(BOOT_ID)
+        yield
+        deadline = time.monotonic() + BOOT_PATIENCE
+        while self._boot_id() in (None, before):
+            if time.monotonic() > deadline:
+                raise TestFailure(f"no other kernel has come up in {BOOT_PATIENCE:g} s")
+            time.sleep(0.1)
+        self.base_memory = self.mem_total()
+
+    def _boot_id(self) -> str | None:
+        # Between two kernels a request may be lost: an answer is not waited for.
+        call = self.channel.send("read", "waiting for another kernel", path=BOOT_ID)
+        try:
+            message = call.messages.get(timeout=1)
+        except queue.Empty:
+            return None
+        if message is None:
+            raise TestFailure("the guest has ended instead of booting again")
+        return message.get("data")
+
+    def reset(self) -> None:
+        """Resets the machine."""
+        with self.rebooting():
+            self.qemu.qmp("system_reset")
+
+    def reboot(self) -> None:
+        """Reboots from inside of the guest."""
+        with self.rebooting():
+            self._run_unanswered("reboot", "-f")
+
+    def kexec(self) -> None:
+        """Has the guest start a kernel itself, without the machine being reset."""
+        self._kexec_load("load", self.read("/proc/cmdline"))
+        with self.rebooting():
+            self._run_unanswered("vmem-guest", "kexec", "execute")
+
+    def load_crash_kernel(self) -> None:
+        """To be called with the memory plugged that the dump is to have."""
+        words = [w for w in self.read("/proc/cmdline").split() if w != CRASH_MEMORY]
+        self._kexec_load("load-crash", " ".join([*words, CRASH_CMDLINE]))
+
+    def crash(self) -> None:
+        """Has the kernel panic, and the crash kernel take over."""
+        with self.rebooting():
+            self.channel.send("write", "crashing", path="/proc/sysrq-trigger", data="c")
+
+    def _kexec_load(self, how: str, cmdline: str) -> None:
+        argv = ("vmem-guest", "kexec", how, KEXEC_KERNEL, KEXEC_INITRD, cmdline.strip())
+        result = self.run(*argv)
+        expect(result.rc == 0, f"cannot load another kernel: {result.stderr.strip()}")
+
+    def _run_unanswered(self, *argv: str) -> None:
+        self.channel.send("run", " ".join(argv), argv=argv)
 
     # Memory
 
@@ -390,7 +468,9 @@ class Guest:
 
     def splats(self) -> list[str]:
         log = self.console.read_text(errors="replace")
-        return splats(without_failed_migrations(log) if self.failed_migrations else log)
+        if self.failed_migrations:
+            log = without_failed_migrations(log)
+        return splats(without_crash(log) if self.may_crash else log)
 
     def expect_clean_log(self) -> None:
         """Fails if the kernel has complained about anything."""

@@ -17,8 +17,15 @@ BUSYBOX = Path("/bin/busybox")
 # What the command channel needs, where it is not built into the kernel.
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 
+# What single tests load, from /modules, by file name.
+SPARE_MODULES = ("memory_notifier_error_inject",)
+
 # The drivers to choose from, by name, with their paths in the guest.
 DRIVERS = {"rust": "/modules/rust/virtio_mem.ko", "c": "/modules/c/virtio_mem.ko"}
+
+# What kexec_initramfs() adds.
+KEXEC_KERNEL = "/kexec/vmlinuz"
+KEXEC_INITRD = "/kexec/initrd"
 
 
 def initramfs(kernel: StockKernel) -> Path:
@@ -34,6 +41,22 @@ def initramfs(kernel: StockKernel) -> Path:
         with tempfile.TemporaryDirectory(dir=WORK) as staging:
             _populate(Path(staging), kernel, tool)
             _pack(Path(staging), archive)
+    return archive
+
+
+def kexec_initramfs(kernel: StockKernel) -> Path:
+    """The same with a kernel and an archive to start from in the guest."""
+    base = initramfs(kernel)
+    archive = base.with_name(base.name.replace("initramfs-", "initramfs-kexec-"))
+    if not archive.exists():
+        with tempfile.TemporaryDirectory(dir=WORK) as staging:
+            root = Path(staging)
+            for source, path in ((kernel.image, KEXEC_KERNEL), (base, KEXEC_INITRD)):
+                target = root / path.lstrip("/")
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(source, target)
+            # The kernel unpacks one archive after the other.
+            _pack(root, archive, base.read_bytes())
     return archive
 
 
@@ -69,18 +92,22 @@ def _populate(root: Path, kernel: StockKernel, tool: Path) -> None:
         shutil.copy(AGENT, root / "bin/virtio-mem-agent")
 
     listed = []
-    for file in kernel.needed(*CHANNEL_MODULES):
+    at_boot = kernel.needed(*CHANNEL_MODULES)
+    for file in kernel.needed(*CHANNEL_MODULES, *SPARE_MODULES):
         target = root / "modules" / file.name.removesuffix(".xz")
         target.write_bytes(module_bytes(file))
-        listed.append(f"/{target.relative_to(root)}\n")
+        if file in at_boot:
+            listed.append(f"/{target.relative_to(root)}\n")
     (root / "etc/vmem-modules").write_text("".join(listed))
 
 
-def _pack(root: Path, archive: Path) -> None:
+def _pack(root: Path, archive: Path, before: bytes = b"") -> None:
     files = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
     # Never seen half written, not even by another run at the same time.
     unfinished = archive.with_suffix(f".{os.getpid()}")
     with unfinished.open("wb") as output:
+        output.write(before)
+        output.flush()
         subprocess.run(
             ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"],
             cwd=root,

@@ -10,11 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp.legacy import QEMUMonitorProtocol
+from qemu.qmp.legacy import QEMUMonitorProtocol, QMPError
 
 from .units import GIB, MIB
 
 QEMU = "qemu-system-x86_64"
+
+# What Qemu.qmp() raises when QEMU refuses to do something.
+Refused = QMPError
+
+# Where the addresses begin that memory devices can have, with memory of up to
+# 2 GiB: all of that is below 4 GiB then.
+DEVICE_MEMORY = 4 * GIB
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,34 @@ class MemDevice:
     node: int = 0
     block_size: int = 2 * MIB
     requested: int = 0
+    # Where its region is; 0 leaves it to QEMU.
+    address: int = 0
+    # The PCI bus it is on; by default one from which it cannot be taken.
+    bus: str = ""
+    # Whether its memory is a file, whose size tells what of it was ever touched.
+    shared: bool = False
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """The device, whose memory is `backend`, as -device and device_add take it."""
+        options: dict[str, str | int] = {
+            "driver": "virtio-mem-pci",
+            "id": self.name,
+            "memdev": self.backend,
+            "node": self.node,
+            "block-size": self.block_size,
+            "requested-size": self.requested,
+        }
+        if self.address:
+            options["memaddr"] = self.address
+        if self.bus:
+            options["bus"] = self.bus
+        return options
+
+    @property
+    def backend(self) -> str:
+        """The name of the memory that it offers."""
+        return f"{self.name}-memory"
 
 
 @dataclass(frozen=True)
@@ -38,12 +73,17 @@ class Machine:
     nodes: int = 1
     cpus: int = 2
     cmdline: str = ""
+    # Whether QEMU goes on when the guest reboots, or is reset; it ends if not.
+    reboot: bool = False
     extra: tuple[str, ...] = field(default=())
 
     @property
     def max_memory(self) -> int:
-        # A device's region is aligned to what the guest may map at once.
-        return self.memory + sum(device.size + GIB for device in self.devices)
+        # A device's region is aligned to what the guest may map at once, and one
+        # that is told where to be leaves a gap.
+        ends = [device.address + device.size for device in self.devices if device.address]
+        gap = max(0, max(ends, default=0) - DEVICE_MEMORY)
+        return self.memory + gap + sum(device.size + GIB for device in self.devices)
 
     def arguments(self) -> list[str]:
         mib = self.memory // MIB
@@ -60,15 +100,16 @@ class Machine:
                     *("-numa", f"node,nodeid={node},memdev=ram{node}{cpus}"),
                 ]
         for device in self.devices:
-            backend = f"{device.name}-memory"
+            kind = "memory-backend-memfd,share=on" if device.shared else "memory-backend-ram"
+            pairs = ",".join(f"{name}={value}" for name, value in device.options.items())
             arguments += [
                 "-object",
-                f"memory-backend-ram,id={backend},size={device.size},reserve=off",
+                f"{kind},id={device.backend},size={device.size},reserve=off",
                 "-device",
-                f"virtio-mem-pci,id={device.name},memdev={backend},node={device.node},"
-                f"block-size={device.block_size},requested-size={device.requested}",
+                pairs.removeprefix("driver="),
             ]
-        return [*arguments, *self.extra]
+        # What a device is on has to come before it.
+        return [*self.extra, *arguments]
 
 
 class Qemu:
@@ -83,7 +124,8 @@ class Qemu:
             ours[name], theirs[name] = socket.socketpair()
         cmdline = f"console=ttyS0 ignore_loglevel panic=-1 {machine.cmdline}".strip()
         command = [
-            *(QEMU, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"),
+            *(QEMU, "-nodefaults", "-no-user-config", "-nographic"),
+            *(() if machine.reboot else ("-no-reboot",)),
             *("-machine", "q35", *accel),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", cmdline),
             *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
@@ -121,6 +163,17 @@ class Qemu:
             qmp.connect()
             self._qmp = qmp
         return self._qmp.cmd(command, **arguments)
+
+    def touched(self, device: MemDevice) -> int:
+        """How much of a device's shared memory the machine has memory for: what
+        was written or read, and not discarded since."""
+        for descriptor in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            if descriptor.readlink().name.startswith("memfd:memory-backend"):
+                status = descriptor.stat()
+                if status.st_size == device.size:
+                    # In units of 512 bytes, whatever st_blksize is.
+                    return status.st_blocks * 512
+        raise RuntimeError(f"the memory of {device.name} is not shared")
 
     def stop(self) -> None:
         """Kills QEMU and all it has started; harmless when repeated."""

@@ -39,6 +39,15 @@ def without_failed_migrations(log: str) -> str:
     return ALLOCATION_FAILURE.sub(keep, log)
 
 
+# A crash that was asked for, up to where the log of the next kernel begins.
+CRASH = re.compile(r"sysrq: Trigger a crash.*?(?=\] Linux version )", re.DOTALL)
+
+
+def without_crash(log: str) -> str:
+    """The log without a crash by SysRq, if another kernel came after it."""
+    return CRASH.sub("", log)
+
+
 def splats(log: str) -> list[str]:
     """The lines of a kernel log that tell of something wrong."""
     return [

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::io::Write;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,7 +19,9 @@ use serde_json::Value;
 use crate::mapping::Mapping;
 use crate::mapping::HUGE;
 use crate::mapping::PAGE;
+use crate::pagemap::Pagemap;
 use crate::pattern;
+use crate::range::parse_range;
 
 /// The options, for the usage message.
 pub(crate) const OPTIONS: &str = "\
@@ -27,9 +30,13 @@ pub(crate) const OPTIONS: &str = "\
   --mlock      lock the pages that are kept
   --watch      go on checking between commands
   --seed S     a number that the content depends on
-commands: check | keep MIB (free all beyond) | free | quit";
+commands: check | keep MIB (free all beyond) | free | quit
+          where START-END (pages at physical addresses in this range)";
 
 const PAGES_PER_HUGE: usize = HUGE / PAGE;
+
+/// Pages named in the answer to `where`, at most.
+const PLACES: usize = 64;
 
 /// Pages checked between two looks for a command.
 const CHUNK: usize = 4096;
@@ -158,6 +165,25 @@ impl Load {
         Ok(())
     }
 
+    /// Pages in a range of physical addresses, as their index and address: not
+    /// all, but spread over all of those that there are.
+    fn places(&self, range: &Range<u64>) -> io::Result<Vec<(usize, u64)>> {
+        let pagemap = Pagemap::open()?;
+        let mut places = Vec::new();
+        let mut index = self.in_use(0);
+        while index < self.end {
+            if let Some(address) = pagemap.physical(self.memory.address(index))? {
+                if range.contains(&address) {
+                    places.push((index, address));
+                }
+            }
+            index = self.in_use(index + 1);
+        }
+        places.sort_unstable_by_key(|place| place.1);
+        let step = places.len().div_ceil(PLACES).max(1);
+        Ok(places.into_iter().step_by(step).collect())
+    }
+
     fn pages_in_use(&self) -> usize {
         if self.sparse {
             self.end.div_ceil(PAGES_PER_HUGE)
@@ -180,19 +206,29 @@ impl Load {
     fn command(&mut self, line: &str) -> io::Result<bool> {
         let start = Instant::now();
         let mut words = line.split_whitespace();
+        let bad = || Err(io::Error::other(format!("bad command: {line}")));
         match (words.next(), words.next()) {
             (Some("check"), None) => self.check_all(),
             (Some("free"), None) => self.keep(0)?,
             (Some("keep"), Some(mib)) => match mib.parse::<usize>() {
                 Ok(mib) => self.keep((mib << 20) / PAGE)?,
-                Err(_) => return Err(io::Error::other(format!("bad command: {line}"))),
+                Err(_) => return bad(),
             },
+            (Some("where"), Some(range)) => {
+                let Some(range) = parse_range(range) else {
+                    return bad();
+                };
+                let mut answer = self.state("where", start);
+                answer["places"] = json!(self.places(&range)?);
+                report(&answer);
+                return Ok(true);
+            }
             (Some("quit"), None) => {
                 self.check_all();
                 report(&self.state("quit", start));
                 return Ok(false);
             }
-            _ => return Err(io::Error::other(format!("bad command: {line}"))),
+            _ => return bad(),
         }
         report(&self.state(words_of(line), start));
         Ok(true)

@@ -4,18 +4,23 @@
 //!
 //! One static binary: as `/init` of an initramfs it brings the guest up and
 //! serves commands from the host over a virtio-serial port; as `vmem-guest load`
-//! it keeps memory in use whose content it can vouch for.
+//! it keeps memory in use whose content it can vouch for. `vmem-guest kexec` starts
+//! another kernel, and `vmem-guest vmcore` reads what a crashed one has left.
 
 mod children;
 mod init;
+mod kexec;
 mod load;
 mod mapping;
 mod modules;
+mod pagemap;
 mod pattern;
 mod port;
 mod process;
 mod protocol;
+mod range;
 mod server;
+mod vmcore;
 mod watch;
 
 use std::env;
@@ -32,8 +37,11 @@ fn main() -> ExitCode {
     match args.next().as_deref() {
         Some("init") => init::main(),
         Some("load") => load::main(args),
+        Some("kexec") => kexec::main(args),
+        Some("vmcore") => vmcore::main(args),
         _ => {
-            eprintln!("{USAGE}\n{}", load::OPTIONS);
+            eprintln!("{USAGE}\n       {}", kexec::USAGE);
+            eprintln!("       {}\n{}", vmcore::USAGE, load::OPTIONS);
             ExitCode::from(2)
         }
     }

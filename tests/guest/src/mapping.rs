@@ -56,6 +56,12 @@ impl Mapping {
         self.len / PAGE
     }
 
+    /// Where page `index` is mapped.
+    pub(crate) fn address(&self, index: usize) -> usize {
+        assert!(index < self.pages());
+        self.start.as_ptr().addr() + index * PAGE
+    }
+
     /// Page `index`, as words. Reading a page that was given back reads zeroes.
     pub(crate) fn page(&self, index: usize) -> &[u64] {
         assert!(index < self.pages());
