@@ -289,6 +289,14 @@ impl Worker {
         Outcome::Failed(Failure::Busy)
     }
 
+    /// About how many bytes of an online memory block are in use, or unplugged.
+    fn look(&self, memory_block: u32) -> u64 {
+        let geometry = self.device.geometry();
+        let size = geometry.memory_block_size();
+        let addr = geometry.memory_block_addr(memory_block);
+        self.used_of(addr, size, 0).unwrap_or(size)
+    }
+
     /// About how many bytes of a range of online memory are in use, of which `ours` are unplugged.
     fn used_of(&self, addr: u64, size: u64, ours: u64) -> Option<u64> {
         let pages = self.device.region().pages(addr, size)?;
@@ -531,7 +539,7 @@ impl Run for Worker {
                 if changed {
                     engine.config_changed();
                 }
-                let step = engine.step(&around);
+                let step = engine.step(&around, &|number| self.look(number));
                 (step, engine.status(), engine.plugged_size())
             });
             if let Step::Wait { ms } = step {

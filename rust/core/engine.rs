@@ -137,6 +137,9 @@ pub struct Surroundings {
     pub unplug_online: bool,
 }
 
+/// Tells how much of an online memory block is in use, in bytes.
+pub type Look<'a> = &'a dyn Fn(u32) -> u64;
+
 /// What the step under way is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Doing {
@@ -342,8 +345,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Decides what to do now. The answer must be carried out and reported with [`Engine::done`]
     /// before the next call; only [`Step::Wait`] needs no report.
-    pub fn step(&mut self, around: &Surroundings) -> Step {
-        match self.decide(around) {
+    ///
+    /// `look` is asked how much of an online memory block is in use, in bytes: about, and what is
+    /// unplugged of it counts as used. Such a block stays online meanwhile.
+    pub fn step(&mut self, around: &Surroundings, look: Look<'_>) -> Step {
+        match self.decide(around, look) {
             Step::Wait { ms } => Step::Wait {
                 ms: [ms, self.until_audit(around)].into_iter().flatten().min(),
             },
@@ -351,7 +357,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn decide(&mut self, around: &Surroundings) -> Step {
+    fn decide(&mut self, around: &Surroundings, look: Look<'_>) -> Step {
         if let Some(doing) = self.next.take() {
             return self.start(doing);
         }
@@ -370,7 +376,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let doing = if self.unplug_all {
             Some(Doing::UnplugAll)
         } else if self.map.plugged() > self.target() {
-            self.shrink(around)
+            self.shrink(around, look)
         } else {
             self.grow(around).or_else(|| {
                 if self.waiting.is_some() {

@@ -4,12 +4,14 @@
 //!
 //! Whole blocks come before parts of blocks, so that memory blocks with their memmap go first and
 //! nothing is allocated only to be thrown away (under `init_on_alloc` the kernel would write zeroes
-//! over all of it). Within a class the highest block goes first. Big blocks go as a whole or not at
+//! over all of it). Within a class the blocks that are cheapest to empty go first, and of those the
+//! highest. Big blocks go as a whole or not at
 //! all.
 
 use super::Doing;
 use super::Engine;
 use super::Freed;
+use super::Look;
 use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::InLinux;
@@ -51,6 +53,10 @@ const PHASES: [(Class, How); 19] = [
     (Class::KernelEmpty, How::Whole),
 ];
 
+/// Blocks that are online are gone over several times: each time those go of which at most so many
+/// 64ths are in use. The price of a block is found out anew each time it is come across.
+const PRICES: [u64; 5] = [0, 4, 16, 32, 64];
+
 /// The phases that only remove blocks which hold nothing.
 const EMPTY_PHASES: usize = 3;
 
@@ -82,7 +88,9 @@ const WHOLE_SHARE: u32 = 4;
 /// How far a pass has come: each block is tried once.
 pub(super) struct Pass {
     phase: usize,
-    /// Blocks from here on have been tried in this phase.
+    /// Which of [`PRICES`] is paid.
+    price: usize,
+    /// Blocks from here on have been tried in this phase, at this price.
     below: u32,
     /// In [`How::Parts`]: the block whose sub-blocks are being taken. It may have changed its
     /// class since it was found.
@@ -103,6 +111,7 @@ impl Pass {
     pub(super) fn new() -> Self {
         Self {
             phase: 0,
+            price: 0,
             below: u32::MAX,
             block: None,
             sub_limit: u32::MAX,
@@ -162,7 +171,7 @@ impl Pass {
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when more is plugged than requested; `None` (then `waiting` is set) if
     /// there is nothing for now.
-    pub(super) fn shrink(&mut self, around: &Surroundings) -> Option<Doing> {
+    pub(super) fn shrink(&mut self, around: &Surroundings, look: Look<'_>) -> Option<Doing> {
         let excess = self.map.plugged().saturating_sub(self.target());
         let loose = self.map.loose();
         let more = excess.saturating_sub(loose);
@@ -181,7 +190,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if loose == 0 {
             self.loose_since_ms = None;
         }
-        if let Some(doing) = self.go_on(more, around) {
+        if let Some(doing) = self.go_on(more, around, look) {
             return Some(doing);
         }
         if let Some(doing) = self.unplug_loose(excess) {
@@ -227,7 +236,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if !empty.clone().any(|(class, _)| self.any(*class)) {
             return None;
         }
-        let doing = self.go_on(0, around);
+        // Nothing is looked at.
+        let doing = self.go_on(0, around, &|_| 0);
         if doing.is_none() {
             self.wait_for_memory(around);
         }
@@ -258,7 +268,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Goes on with the pass, looking for something to do that frees at most `more` sub-blocks.
-    fn go_on(&mut self, more: u32, around: &Surroundings) -> Option<Doing> {
+    fn go_on(&mut self, more: u32, around: &Surroundings, look: Look<'_>) -> Option<Doing> {
         let fruitless = self.pass.fruitless_ms(around.now_ms);
         self.pass.free_then.get_or_insert(around.free);
         if !self.first_pass && fruitless > BUDGET_MS {
@@ -275,7 +285,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 continue;
             }
             let found = match how {
-                How::Whole => self.next_whole(class, more),
+                How::Whole => self.next_whole(class, more, look),
                 How::Idle => self.next_idle(class, more),
                 How::Parts => self.next_parts(class, more),
             };
@@ -286,7 +296,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn next_whole(&mut self, class: Class, more: u32) -> Option<Doing> {
+    fn next_whole(&mut self, class: Class, more: u32, look: Look<'_>) -> Option<Doing> {
+        let geometry = *self.map.geometry();
         let full = matches!(
             class,
             Class::OfflineFull | Class::MovableFull | Class::KernelFull
@@ -295,19 +306,50 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             class,
             Class::OfflineEmpty | Class::MovableEmpty | Class::KernelEmpty
         );
-        if (full && more < self.map.geometry().subs_per_block()) || (more == 0 && !empty) {
+        if (full && more < geometry.subs_per_block()) || (more == 0 && !empty) {
             return None;
         }
         loop {
-            let block = self.map.class(class).below(self.pass.below)?;
+            let Some(block) = self.map.class(class).below(self.pass.below) else {
+                self.pass.price = self.pass.price.checked_add(1)?;
+                self.pass.below = u32::MAX;
+                if empty || self.pass.price >= PRICES.len() {
+                    return None;
+                }
+                continue;
+            };
             self.pass.below = block;
             let plugged = self.map.plugged_in(block);
-            let few = plugged < self.map.geometry().subs_per_block() / WHOLE_SHARE;
             let online = self.map.state_of(block).online();
-            if plugged <= more && (empty || !online || !few) {
+            let few = plugged < geometry.subs_per_block() / WHOLE_SHARE;
+            if plugged > more || (online && few && !empty) {
+                continue;
+            }
+            if empty || self.is_priced(block, plugged, look) {
                 return self.removal_of(block).map(Doing::Remove);
             }
         }
+    }
+
+    /// Whether it takes the price that the pass is at, and no lower one, to empty `block`.
+    fn is_priced(&self, block: u32, plugged: u32, look: Look<'_>) -> bool {
+        let geometry = self.map.geometry();
+        let used = geometry
+            .memory_blocks_of(block)
+            .filter(|number| self.map.in_linux(*number).online())
+            .fold(0_u64, |sum, number| sum.saturating_add(look(number)));
+        // What is unplugged of it looks used too.
+        let withheld = geometry.size_of(geometry.subs_per_block().saturating_sub(plugged));
+        let share = used.saturating_sub(withheld).saturating_mul(64);
+        // Rounded up: what holds anything is not free of charge.
+        let price = share.div_ceil(geometry.block_size().max(1)).min(64);
+        let lower = self
+            .pass
+            .price
+            .checked_sub(1)
+            .and_then(|index| PRICES.get(index));
+        let paid = PRICES.get(self.pass.price).copied().unwrap_or(64);
+        price <= paid && lower.is_none_or(|lower| price > *lower)
     }
 
     fn next_idle(&mut self, class: Class, more: u32) -> Option<Doing> {

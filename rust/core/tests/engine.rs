@@ -199,6 +199,36 @@ fn waiting_for_pinned_memory_costs_little() {
 }
 
 #[test]
+fn the_cheapest_blocks_go_first() {
+    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 8 * BLOCK);
+    // In use, in eighths of a block; what is in use here cannot be moved.
+    for (block, used) in [
+        (0, 1),
+        (1, 8),
+        (2, 0),
+        (3, 4),
+        (4, 3),
+        (5, 0),
+        (6, 7),
+        (7, 2),
+    ] {
+        let cells = world.cells_of(block);
+        world.owner[cells.start..cells.start + used].fill(Owner::Pinned);
+    }
+    world.request(0);
+    let mut tried = Vec::new();
+    while !matches!(world.begin(), Some(Step::Take { .. })) {
+        if let Some(Step::Remove { memory_blocks, .. }) = &world.step {
+            tried.push(memory_blocks.start);
+        }
+        world.finish();
+    }
+    // Those that cost about the same go from above.
+    assert_eq!(tried, [5, 2, 7, 0, 4, 3, 6, 1]);
+}
+
+#[test]
 fn a_range_in_use_is_bisected() {
     let mut world = World::new(1, Onlining::Movable, Policy::Movable);
     resize(&mut world, BLOCK);

@@ -257,7 +257,16 @@ impl World {
         if self.step.is_none() {
             let around = self.around();
             self.room_then = around.metadata_room;
-            match self.engine.step(&around) {
+            // Pinned memory is what looks used here.
+            let (owner, cells) = (&self.owner, BLOCK / SUB);
+            let look = |number: u32| {
+                let first = (u64::from(number) * cells) as usize;
+                let used = owner[first..first + cells as usize]
+                    .iter()
+                    .filter(|owner| matches!(owner, Owner::Pinned | Owner::Driver));
+                used.count() as u64 * SUB
+            };
+            match self.engine.step(&around, &look) {
                 Step::Wait { ms } => {
                     self.now_ms += ms.unwrap_or(0);
                 }
