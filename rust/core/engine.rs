@@ -13,7 +13,7 @@
 //!   plugged is plugged in the device. Where the device leaves doubt (an answer that is no answer),
 //!   it is asked with STATE; where it will not say, the sub-block is kept away from Linux.
 //!   The one exception is memory that Linux was using when the device turned out not to have it: the
-//!   map calls it plugged until it has been withdrawn ([`audit`]).
+//!   map calls it plugged until it has been withdrawn (see `audit.rs`).
 //! - A block that a step works on, or that Linux is moving, is in no class of the map and so no
 //!   candidate for anything else.
 //! - No more is plugged than was requested when the request was sent.
