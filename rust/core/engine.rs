@@ -261,7 +261,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// the length that [`BlockMap::words_needed`] tells.
     pub fn new(geometry: Geometry, words: W, config: Config, onlining: Onlining) -> Self {
         let max_batch = geometry.blocks_in(BATCH).max(1);
-        Self {
+        let mut engine = Self {
             map: BlockMap::new(geometry, words),
             onlining,
             config,
@@ -288,7 +288,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             linux: Backoff::LINUX,
             in_use: Backoff::MEMORY_IN_USE,
             audits: Backoff::AUDIT,
+        };
+        if !engine.unplug_all {
+            // Some devices count wrong: that nothing is plugged has to be seen.
+            engine.audit_all();
         }
+        engine
     }
 
     /// The map, to look at.

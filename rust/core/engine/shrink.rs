@@ -253,7 +253,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .min(geometry.max_subs_per_request());
         let mut block = loose.last()?;
         let mut run = self.map.plugged_run_below(block, u32::MAX, most)?;
-        while run.start == geometry.subs_of(block).start {
+        // One at a time also means: not the end of one with the beginning of the next. Some devices
+        // refuse requests that cross a boundary of theirs.
+        while self.batch > 1 && run.start == geometry.subs_of(block).start {
             let room = most.saturating_sub(run.end.saturating_sub(run.start));
             let Some(previous) = block.checked_sub(1).filter(|b| loose.contains(*b)) else {
                 break;

@@ -81,12 +81,62 @@ pub(crate) struct Faults {
     pub(crate) mute: u32,
 }
 
+/// What kind of a device it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    /// The answer to who asks for too much.
+    pub(crate) too_much: Response,
+    /// Usable region beyond the requested size.
+    pub(crate) slack: u64,
+    /// Requests that cross a multiple of this are refused.
+    pub(crate) boundary: u64,
+    /// After UNPLUG_ALL nothing is usable until the next resize.
+    pub(crate) closes: bool,
+    /// What is done but answered with an error is not counted in the plugged size.
+    pub(crate) miscounts: bool,
+}
+
+/// In the manner of four hypervisors, with their sizes scaled down as memory blocks are here.
+pub(crate) const MANNERS: [Manners; 4] = [
+    // QEMU
+    Manners {
+        too_much: Response::Nack,
+        slack: 2 * BLOCK,
+        boundary: u64::MAX,
+        closes: false,
+        miscounts: false,
+    },
+    // Cloud Hypervisor
+    Manners {
+        too_much: Response::Nack,
+        slack: u64::MAX / 2,
+        boundary: u64::MAX,
+        closes: false,
+        miscounts: true,
+    },
+    // Firecracker
+    Manners {
+        too_much: Response::Error,
+        slack: BLOCK,
+        boundary: u64::MAX,
+        closes: true,
+        miscounts: false,
+    },
+    // Dragonball
+    Manners {
+        too_much: Response::Nack,
+        slack: 2 * BLOCK,
+        boundary: 4 * BLOCK,
+        closes: false,
+        miscounts: false,
+    },
+];
+
 pub(crate) struct World {
     pub(crate) engine: Engine<Vec<u64>>,
     pub(crate) geometry: Geometry,
     pub(crate) config: Config,
-    /// Usable region beyond the requested size.
-    pub(crate) slack: u64,
+    pub(crate) manners: Manners,
     /// What is plugged, by cells.
     pub(crate) device: Vec<bool>,
     pub(crate) owner: Vec<Owner>,
@@ -151,7 +201,10 @@ impl World {
             engine: Engine::new(geometry, words, config, onlining),
             geometry,
             config,
-            slack: u64::MAX / 2,
+            manners: Manners {
+                slack: u64::MAX / 2,
+                ..MANNERS[0]
+            },
             device: vec![false; cells],
             owner: vec![Owner::Nobody; cells],
             blocks: vec![Block::Absent; blocks as usize],
@@ -245,7 +298,7 @@ impl World {
 
     pub(crate) fn request(&mut self, size: u64) {
         self.config.requested_size = size;
-        let usable = size.saturating_add(self.slack);
+        let usable = size.saturating_add(self.manners.slack);
         let usable = usable.min(self.config.region_size);
         // It grows with the request and shrinks only with UNPLUG_ALL or a reset.
         self.config.usable_region_size = self.config.usable_region_size.max(usable);
@@ -290,6 +343,9 @@ impl World {
     pub(crate) fn change_mind(&mut self, cell: usize) {
         let sub = cell as u32 / (self.geometry.sub_size() / SUB) as u32;
         let cells = self.cells(&(sub..sub + 1));
+        if cells.end as u64 * SUB > self.config.usable_region_size {
+            return;
+        }
         let plugged = !self.device[cell];
         self.device[cells].fill(plugged);
         self.doubt = true;
@@ -382,6 +438,14 @@ impl World {
             let first = ((addr - self.config.addr) / SUB) as usize;
             first..first + usize::from(blocks)
         };
+        let mut size = 0;
+        if let Request::Plug { addr, blocks } | Request::Unplug { addr, blocks } = request {
+            size = u64::from(blocks) * SUB;
+            let (first, last) = (addr, addr + size - 1);
+            if first / self.manners.boundary != last / self.manners.boundary {
+                return Response::Nack;
+            }
+        }
         match request {
             Request::Plug { addr, blocks } => {
                 let range = range(addr, blocks);
@@ -394,7 +458,6 @@ impl World {
                 if take(&mut self.faults.error) {
                     return Response::Error;
                 }
-                let size = range.len() as u64 * SUB;
                 let wanted = self.engine.config().requested_size;
                 if self.engine.plugged_size() + size > wanted {
                     self.violate(format!("asked for {range:?} beyond {wanted}"));
@@ -403,7 +466,7 @@ impl World {
                 if end > self.config.addr + self.config.usable_region_size
                     || self.plugged() + size > self.config.requested_size
                 {
-                    return Response::Nack;
+                    return self.manners.too_much;
                 }
                 if self.device[range.clone()].contains(&true) {
                     if !self.doubt {
@@ -443,6 +506,9 @@ impl World {
                     self.violate("UNPLUG_ALL while memory is in use".into());
                 }
                 self.device.fill(false);
+                if self.manners.closes {
+                    self.config.usable_region_size = 0;
+                }
             }
             Request::State { addr, blocks } => {
                 if take(&mut self.faults.mute) {
@@ -459,6 +525,12 @@ impl World {
             }
         }
         if take(&mut self.faults.lie) {
+            if self.manners.miscounts {
+                self.drift = match request {
+                    Request::Plug { .. } => self.drift.wrapping_sub(size),
+                    _ => self.drift.wrapping_add(size),
+                };
+            }
             return if self.faults.lie % 2 == 0 {
                 Response::Error
             } else {
