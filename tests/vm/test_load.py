@@ -55,7 +55,7 @@ def below_what_is_in_use() -> None:
         guest.expect_hotplugged(2 * GIB)
         with guest.load(1792, "--watch") as load:
             guest.request(128 * MIB)
-            partly = guest.settle(quiet=5, timeout=90)
+            partly = guest.wait_waiting("memory-in-use")
             print(f"{partly // MIB} MiB stay plugged while in use")
             expect(128 * MIB < partly < 2 * GIB, f"{partly // MIB} MiB plugged")
             guest.expect_hotplugged(partly)
@@ -69,7 +69,7 @@ def below_what_is_in_use() -> None:
             guest.resize(2 * GIB)
             guest.expect_hotplugged(2 * GIB)
             guest.request(128 * MIB)
-            guest.settle(quiet=5, timeout=90)
+            guest.wait_waiting("memory-in-use")
             load.command("keep 256")
             rest = guest.wait_plugged(128 * MIB, timeout=SOON)
             print(f"{less:.1f} s and {rest:.1f} s after memory was freed")
@@ -88,6 +88,8 @@ def waiting_costs_next_to_nothing() -> None:
         guest.expect_hotplugged(GIB)
         with guest.load(1152):
             guest.request(0)
+            if not c_driver:
+                guest.wait_waiting("memory-in-use")
             expect(guest.settle(quiet=5, timeout=90) > 0, "nothing is left to wait for")
             before = kernel_thread_seconds(guest)
             time.sleep(window)

@@ -448,9 +448,21 @@ class Guest:
                 last, since = now, time.monotonic()
         return last
 
+    def wait_waiting(self, reason: str, timeout: float = 120) -> int:
+        """Waits until our driver has tried all it can, and says why it goes no further;
+        returns the plugged size. How long that takes depends on the machine."""
+        words = f"waiting: {reason}, plugged size: "
+
+        def said() -> list[str]:
+            lines = [line for line in self.dmesg().splitlines() if "virtio_mem virtio" in line]
+            return [line for line in lines[-1:] if words in line]
+
+        self.wait_until(said, timeout, f"the driver does not say '{words}'", poll=0.5)
+        return int(said()[0].split(words)[1], 16)
+
     def wait_until(
         self,
-        predicate: Callable[[], bool],
+        predicate: Callable[[], object],
         timeout: float,
         what: str | Callable[[], str],
         poll: float = 0.1,
