@@ -211,8 +211,21 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     if hotplug::in_kdump_kernel() {
         return attach_to_dump(vdev, bell, config, queue);
     }
-    let geometry = geometry(dev, &config)?;
+    let wanted = BigBlocks {
+        force: module::FORCE_BBM.get(),
+        size: module::BBM_BLOCK_SIZE.get() as u64,
+    };
+    let mut geometry = cut(dev, &config, &wanted)?;
     let (region, left) = region(dev, &config, &geometry, node)?;
+    if left && (wanted.force || wanted.size != 0) {
+        // An earlier driver may have plugged parts of what would be a big block now.
+        dev_warn!(
+            dev,
+            "force_bbm and bbm_block_size have to wait: memory is taken over\n"
+        );
+        geometry = cut(dev, &config, &BigBlocks::default())?;
+    }
+    describe(dev, &geometry);
     let device = Device::new(dev, bell, region, geometry, config, module::onlining())?;
     if left {
         device.with_engine(|engine| engine.take_over());
@@ -317,8 +330,12 @@ fn region(
     }
 }
 
-/// Cuts the device's region up, and says how, or why not.
-fn geometry(dev: &device::Device<device::Core<'_>>, config: &Config) -> Result<Geometry> {
+/// Cuts the device's region up, or says why not.
+fn cut(
+    dev: &device::Device<device::Core<'_>>,
+    config: &Config,
+    big: &BigBlocks,
+) -> Result<Geometry> {
     let limits = Limits::get();
     let end = config.addr.saturating_add(config.region_size);
     for (what, addr) in [("start", config.addr), ("end", end)] {
@@ -343,17 +360,18 @@ fn geometry(dev: &device::Device<device::Core<'_>>, config: &Config) -> Result<G
         last: limits.last,
         metadata: limits.metadata,
     };
-    let big = BigBlocks {
-        force: module::FORCE_BBM.get(),
-        size: module::BBM_BLOCK_SIZE.get() as u64,
-    };
-    let (geometry, bad) = Geometry::new(config, &linux, &big).map_err(|why| {
+    let (geometry, bad) = Geometry::new(config, &linux, big).map_err(|why| {
         dev_err!(dev, "cannot be used: {}\n", why.as_str());
         EINVAL
     })?;
     if let Some(bad) = bad {
         dev_warn!(dev, "bbm_block_size is {}\n", bad.as_str());
     }
+    Ok(geometry)
+}
+
+/// Says how the region is cut up.
+fn describe(dev: &device::Device<device::Core<'_>>, geometry: &Geometry) {
     let memory_block_size = geometry.memory_block_size();
     dev_info!(dev, "memory block size: {:#x}\n", memory_block_size);
     if geometry.is_big() {
@@ -361,5 +379,4 @@ fn geometry(dev: &device::Device<device::Core<'_>>, config: &Config) -> Result<G
     } else {
         dev_info!(dev, "subblock size: {:#x}\n", geometry.sub_size());
     }
-    Ok(geometry)
 }

@@ -39,6 +39,8 @@ struct Asked {
     /// What the device has told last: these addresses are plugged, or none of them is. A dump is
     /// read from one end to the other.
     last: (Range<u64>, bool),
+    /// How many device blocks that was about.
+    blocks: u16,
     /// The device does not answer. Nothing is asked any more, and nothing read.
     silent: bool,
 }
@@ -53,6 +55,7 @@ impl Dump {
         let asked = Asked {
             queue,
             last: (0..0, false),
+            blocks: u16::MAX,
             silent: false,
         };
         Arc::pin_init(
@@ -106,10 +109,14 @@ impl Dump {
         };
         let start = number.saturating_mul(size).saturating_add(self.config.addr);
         let left = usable.saturating_sub(start).checked_div(size).unwrap_or(0);
-        let mut blocks = u16::try_from(left.min(MAX_BLOCKS_PER_REQUEST)).unwrap_or(u16::MAX);
+        let most = u64::from(asked.blocks)
+            .saturating_mul(2)
+            .min(MAX_BLOCKS_PER_REQUEST);
+        let mut blocks = u16::try_from(left.min(most)).unwrap_or(u16::MAX);
         while blocks > 0 && !asked.silent {
             let plugged = match self.ask(asked, start, blocks) {
-                Some(Plugged::Mixed) if blocks > 1 => {
+                // A refusal may be for the size of the request.
+                Some(Plugged::Mixed) | None if blocks > 1 => {
                     blocks /= 2;
                     continue;
                 }
@@ -118,6 +125,7 @@ impl Dump {
             };
             let end = start.saturating_add(u64::from(blocks).saturating_mul(size));
             asked.last = (start..end, plugged);
+            asked.blocks = blocks;
             return plugged;
         }
         false

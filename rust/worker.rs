@@ -76,9 +76,6 @@ const TAKE_TRIES: u32 = 3;
 /// How long to try to remove a block that holds nothing when the thread ends, in milliseconds.
 const WIND_DOWN_MS: u64 = 500;
 
-/// How long to try to withdraw memory that the device does not have, in milliseconds.
-const WITHDRAW_MS: u64 = 1_000;
-
 /// One look at every so many pages tells how much of a range is in use.
 const SAMPLE_STRIDE: usize = 64;
 
@@ -195,13 +192,15 @@ impl Worker {
                 Ok(()) => break,
                 // No memory for the descriptors, say, or a broken device.
                 Err(error) => {
+                    // An answer that nobody waits for any more makes room.
+                    let late = queue.receive().is_some();
                     let mut told = self.told.lock();
                     if told.queue_error != Some(error) {
                         dev_err!(self.device.dev(), "sending a request failed: {:?}\n", error);
                         told.queue_error = Some(error);
                     }
                     drop(told);
-                    if bell.wait(STOP, Some(QUEUE_RETRY_MS)) {
+                    if !late && bell.wait(STOP, Some(QUEUE_RETRY_MS)) {
                         return None;
                     }
                 }
@@ -370,10 +369,7 @@ impl Worker {
             pages.tag(true);
             return Outcome::Done;
         }
-        let taken = self
-            .device
-            .bell()
-            .attempt(WITHDRAW_MS, STOP, || pages.take());
+        let taken = pages.take();
         dev_err!(
             self.device.dev(),
             "memory in use from {:#x} to {:#x} is not plugged in the device: {}\n",

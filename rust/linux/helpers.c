@@ -23,6 +23,16 @@ struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 	return virtio_find_single_vq(vdev, callback, name);
 }
 
+bool vmem_device_trylock(struct device *dev)
+{
+	return device_trylock(dev);
+}
+
+void vmem_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+
 void vmem_device_ready(struct virtio_device *vdev)
 {
 	virtio_device_ready(vdev);
@@ -88,18 +98,21 @@ u64 vmem_pageblock_bytes(void)
 
 /*
  * Pages of the zones that kernel memory comes from (but ZONE_DMA): all that
- * they manage, and those that can be had without reclaiming anything dear.
+ * they manage, and those that can be had without reclaiming anything dear,
+ * above the high and above the minimum watermarks.
  */
-void vmem_kernel_pages(unsigned long *managed, unsigned long *free)
+void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
+		       unsigned long *low)
 {
 	int node, type;
 
 	*managed = 0;
-	*free = 0;
+	*high = 0;
+	*low = 0;
 	for_each_online_node(node) {
 		for (type = 0; type <= ZONE_NORMAL; type++) {
 			struct zone *zone = &NODE_DATA(node)->node_zones[type];
-			unsigned long pages, mark;
+			unsigned long pages;
 
 #ifdef CONFIG_ZONE_DMA
 			if (type == ZONE_DMA)
@@ -111,9 +124,10 @@ void vmem_kernel_pages(unsigned long *managed, unsigned long *free)
 			pages = zone_page_state(zone, NR_FREE_PAGES) +
 				(zone_page_state(zone, NR_ZONE_ACTIVE_FILE) +
 				 zone_page_state(zone, NR_ZONE_INACTIVE_FILE)) / 2;
-			mark = high_wmark_pages(zone);
-			if (pages > mark)
-				*free += pages - mark;
+			pages -= min(pages, zone_page_state(zone,
+							    NR_FREE_CMA_PAGES));
+			*high += pages - min(pages, high_wmark_pages(zone));
+			*low += pages - min(pages, min_wmark_pages(zone));
 		}
 	}
 }

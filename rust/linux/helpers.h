@@ -32,6 +32,8 @@ static const unsigned int VMEM_CONTIG_FLAGS = (__force unsigned int)ACR_FLAGS_NO
 struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 				      vq_callback_t *callback,
 				      const char *name);
+bool vmem_device_trylock(struct device *dev);
+void vmem_device_unlock(struct device *dev);
 void vmem_device_ready(struct virtio_device *vdev);
 bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit);
 bool vmem_config_readable(const struct virtio_device *vdev);
@@ -43,7 +45,8 @@ int vmem_pxm_to_node(int pxm);
 int vmem_phys_to_nid(u64 addr);
 struct resource *vmem_request_region(u64 start, u64 size, const char *name);
 u64 vmem_pageblock_bytes(void);
-void vmem_kernel_pages(unsigned long *managed, unsigned long *free);
+void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
+		       unsigned long *low);
 
 bool vmem_zone_movable(unsigned long pfn);
 bool vmem_page_free(unsigned long pfn);

@@ -77,21 +77,33 @@ pub(crate) fn available_memory() -> u64 {
 }
 
 /// Kernel memory that is kept free when more memory is added, as a part of what there is in all...
-const KEEP_SHARE: u64 = 32;
+const KEEP_SHARE: u64 = 64;
 
 /// ... and at least and at most this much, in bytes.
-const KEEP: core::ops::RangeInclusive<u64> = (8 << 20)..=(64 << 20);
+const KEEP: core::ops::RangeInclusive<u64> = (8 << 20)..=(32 << 20);
+
+/// With less than this available in all, a guest needs the memory that it is offered, in bytes.
+const NEEDY: u64 = 128 << 20;
 
 /// How much the kernel can allocate for the metadata of more memory without pushing the guest into
 /// reclaim: what is free above the high watermarks and half of what caches files, in zones that
 /// kernel memory comes from, less a reserve. In bytes.
+///
+/// A guest that is short of memory altogether reclaims anyway, and more memory is what ends that:
+/// it may spend half of what is above the minimum watermarks. (Where only kernel memory is short, as
+/// in a small guest with much in ZONE_MOVABLE, more of that would not help.)
 pub(crate) fn metadata_room() -> u64 {
-    let (mut managed, mut free) = (0, 0);
+    let (mut managed, mut above_high, mut above_low) = (0, 0, 0);
     // SAFETY: The results are ours to write.
-    unsafe { raw::vmem_kernel_pages(&mut managed, &mut free) };
+    unsafe { raw::vmem_kernel_pages(&mut managed, &mut above_high, &mut above_low) };
     let bytes = |pages: c_ulong| (pages as u64).saturating_mul(kernel::page::PAGE_SIZE as u64);
     let keep = (bytes(managed) / KEEP_SHARE).clamp(*KEEP.start(), *KEEP.end());
-    bytes(free).saturating_sub(keep)
+    let room = bytes(above_high).saturating_sub(keep);
+    if available_memory() < NEEDY {
+        room.max(bytes(above_low) / 2)
+    } else {
+        room
+    }
 }
 
 /// The name under which all memory of all devices appears in `/proc/iomem`. User space (kexec,

@@ -50,8 +50,8 @@ pub(crate) enum Found {
     Moving,
 }
 
-/// The state of the memory block at `addr`. `any` is as for [`online_movable`]. A block that is
-/// being brought online is offline until that is done. May sleep.
+/// The state of the memory block at `addr`. `any` is as for [`online_movable`]. Does not wait for
+/// those who move it. May sleep.
 pub(crate) fn state(any: &device::Device, addr: u64, block_size: u64) -> Result<Found> {
     let block = match find(any, addr / block_size.max(1)) {
         Ok(block) => block,
@@ -60,8 +60,15 @@ pub(crate) fn state(any: &device::Device, addr: u64, block_size: u64) -> Result<
     };
     // SAFETY: Devices of the memory subsystem are embedded in memory blocks.
     let memory = unsafe { kernel::container_of!(block.0, raw::memory_block, dev) };
-    // SAFETY: Valid as long as the reference. Read once, as sysfs reads it.
-    let state = unsafe { (&raw const (*memory).state).read_volatile() };
+    // Whoever moves it holds this lock until the state says so, and may wait for us by then.
+    // SAFETY: The device is valid.
+    if !unsafe { raw::vmem_device_trylock(block.0) } {
+        return Ok(Found::Moving);
+    }
+    // SAFETY: Valid as long as the reference.
+    let state = unsafe { (*memory).state };
+    // SAFETY: Locked above.
+    unsafe { raw::vmem_device_unlock(block.0) };
     Ok(match state {
         raw::memory_block_state_MEM_ONLINE => Found::Online,
         raw::memory_block_state_MEM_OFFLINE => Found::Offline,

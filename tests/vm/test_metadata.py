@@ -34,5 +34,21 @@ def small_guest_is_offered_much() -> None:
         guest.wait_blocks(0)
 
 
+@test(limit=180)
+def guest_without_memory_gets_some() -> None:
+    """Who has used up everything is who needs it most."""
+    with Guest(memory=GIB) as guest:
+        full = guest.meminfo("MemAvailable") // (2 * MIB) * 2 - 56
+        with guest.load(full, "--watch") as load:
+            guest.request(2 * GIB)
+            # Not necessarily all of it: metadata is kernel memory, which is still scarce.
+            guest.wait_until(lambda: guest.hotplugged() >= 512 * MIB, 60, "it gets nothing")
+            load.check()
+        guest.wait_plugged(2 * GIB)
+        guest.expect_hotplugged(2 * GIB)
+        guest.resize(0, timeout=90)
+        guest.expect_hotplugged(0)
+
+
 if __name__ == "__main__":
     main()

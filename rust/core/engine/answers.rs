@@ -321,11 +321,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The driver is about to let go of the device, and carries no more steps out: the memory that
     /// was taken from Linux and not unplugged, to be given back. To be called once.
     pub fn wind_down(&mut self) -> Option<Range<u32>> {
-        let subs = match self.next.take()? {
-            Doing::UnplugTaken(subs) | Doing::Give(subs, _) => subs,
+        let (subs, taken) = match self.next.take()? {
+            Doing::UnplugTaken(subs) | Doing::Give(subs, _) => (subs, true),
+            Doing::Withdraw(subs) => (subs, false),
             _ => return None,
         };
         self.hold(&subs, false);
-        Some(subs)
+        taken.then_some(subs)
     }
 }

@@ -153,6 +153,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let len = subs.end.saturating_sub(subs.start);
         match response {
             Response::State(Plugged::Mixed) if len > 1 => audit.len = len / 2,
+            // It may be the size of the request that the device does not like.
+            Response::Nack | Response::Error if len > 1 => audit.len = len / 2,
             // Part of a sub-block is plugged. Where Linux has it, it stays as it is; elsewhere it is
             // of no use.
             Response::State(Plugged::Mixed) => {
@@ -210,7 +212,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     self.hold(&run, true);
                     Some(Doing::Give(run, at..at))
                 }
-                (false, 1) => Some(Doing::Withdraw(run)),
+                // One by one: each that can be had is worth it.
+                (false, 1) => {
+                    at = run.start.saturating_add(1);
+                    let one = run.start..at;
+                    self.hold(&one, true);
+                    Some(Doing::Withdraw(one))
+                }
                 // Big blocks come and go as a whole.
                 (false, _) => self.removal_of(block).map(Doing::Remove),
                 (true, _) => None,

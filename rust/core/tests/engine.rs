@@ -520,7 +520,7 @@ fn a_take_over_waits_for_a_device_that_says_nothing() {
     let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
     resize(&mut world, 2 * BLOCK);
     world.reload();
-    world.faults.mute = 50;
+    world.faults.mute = 100;
     world.request(0);
     world.run(60);
     assert_eq!(world.plugged(), 2 * BLOCK);
