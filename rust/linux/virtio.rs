@@ -131,7 +131,7 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: The bus calls with a valid device.
         let vdev = unsafe { &*vdev.cast::<Device>() };
         // SAFETY: The virtio core does not call this before probing has succeeded nor once
-        // removal has begun (`virtio_config_driver_disable`), and a bell that was set stays until
+        // removal has begun (`virtio_config_core_disable`), and a bell that was set stays until
         // the end of either.
         if let Some(bell) = unsafe { vdev.bell() } {
             bell.ring(T::CONFIG_CHANGED);
