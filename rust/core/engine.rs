@@ -390,10 +390,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.clean_up(around)
             })
         };
-        match doing {
-            Some(doing) => self.start(doing),
-            None => self.keep_waiting(around).unwrap_or(Step::Wait { ms: None }),
-        }
+        let Some(doing) = doing else {
+            // What it waits for may have come while the last steps were under way.
+            let over = self.waiting.is_some().then_some(1);
+            return self.keep_waiting(around).unwrap_or(Step::Wait { ms: over });
+        };
+        self.start(doing)
     }
 
     /// Says whether to go on waiting; otherwise there is no more reason to.

@@ -492,7 +492,8 @@ class Guest:
 
     def post_mortem(self) -> None:
         """Keeps what the guest still can tell about itself beside its console log."""
-        script = f"cat /proc/meminfo /proc/iomem /proc/modules; {LIST_BLOCKS}"
+        stacks = "for f in $(grep -l '^v[im]' /proc/[0-9]*/task/*/comm); do cat $f ${f%comm}stack; done"
+        script = f"cat /proc/meminfo /proc/iomem /proc/modules; {LIST_BLOCKS}; {stacks}"
         try:
             text = f"host: {self.memory_devices()}\n" + self.sh(script, timeout=10)
         except Exception as error:  # A guest in any state whatsoever, or none.

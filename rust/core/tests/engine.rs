@@ -167,6 +167,29 @@ fn busy_memory_is_skipped_and_retried_when_memory_is_freed() {
 }
 
 #[test]
+fn memory_freed_during_a_pass_starts_another() {
+    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
+    world.free = SUB;
+    resize(&mut world, 16 * BLOCK);
+    world.owner.fill(Owner::Pinned);
+    world.request(0);
+    // Everything is tried in vain, and all of it becomes free at the last moment.
+    let (mut tried, mut steps) = (false, 0);
+    while !tried {
+        tried = matches!(world.begin(), Some(Step::Take { subs }) if subs.start == 0);
+        world.finish();
+        steps += 1;
+        assert!(steps < 2000);
+    }
+    world.owner.fill(Owner::Buddy);
+    world.free = 16 * BLOCK;
+    let freed = world.now_ms;
+    settle(&mut world);
+    assert_eq!(world.plugged(), 0);
+    assert!(world.now_ms - freed <= 1000);
+}
+
+#[test]
 fn waiting_for_pinned_memory_costs_little() {
     let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
     resize(&mut world, 16 * BLOCK);

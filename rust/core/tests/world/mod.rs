@@ -15,11 +15,13 @@ use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Outcome;
+use virtio_mem_core::engine::Status;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::Surroundings;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
+use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Plugged;
@@ -321,6 +323,12 @@ impl World {
             };
             match self.engine.step(&around, &look) {
                 Step::Wait { ms } => {
+                    let Status { state, reason, .. } = self.engine.status();
+                    // These end with what the host or the admin does.
+                    let patient = [Reason::OfflineLimit, Reason::NotAddressable].contains(&reason);
+                    if ms.is_none() && state != State::Settled && !patient {
+                        self.violate(format!("{state:?}, {reason:?}, and sleeps for good"));
+                    }
                     self.now_ms += ms.unwrap_or(0);
                 }
                 step => self.step = Some(step),
