@@ -48,6 +48,10 @@ words! {
         Unplugging = "unplugging",
         /// Neither, because of the reason given; tried again later.
         Waiting = "waiting",
+        /// The machine is being suspended, or resumes.
+        Suspended = "suspended",
+        /// The device does not answer, and nothing can be done until it does.
+        Stalled = "stalled",
     }
 }
 
@@ -70,7 +74,7 @@ words! {
         NoMemory = "no-memory",
         /// Too much memory was added that nobody has brought online.
         OfflineLimit = "offline-limit",
-        /// What is left of the region cannot be used by Linux.
+        /// What is left of the region cannot be used by Linux, or may not be plugged.
         NotAddressable = "not-addressable",
         /// Linux refused to bring a memory block online.
         OnliningRefused = "onlining-refused",
