@@ -16,6 +16,7 @@ use crate::linux::memory_notifier::Listener;
 use crate::linux::online_page::Filter;
 use crate::linux::pages::Pages;
 use crate::linux::pm_notifier::Veto;
+use crate::linux::trace;
 use crate::worker;
 use core::ops::Range;
 use kernel::device;
@@ -343,10 +344,13 @@ impl Listener for Device {
             Event::Online => {
                 let movable = movable();
                 let wake = self.with_engine(|engine| engine.online(number, movable));
+                let zone = if movable { "movable" } else { "kernel" };
+                trace::block_onlined(self.dev(), start, size, zone);
                 self.moved(wake);
             }
             Event::Offline => {
                 let wake = self.with_engine(|engine| engine.offline(number));
+                trace::block_offlined(self.dev(), start, size);
                 self.moved(wake);
             }
             Event::CancelOnline => {

@@ -2,9 +2,12 @@
 
 //! Binding to devices, and letting go of them.
 
+use crate::attributes;
+use crate::debug;
 use crate::device::Device;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::kdump::Dump;
+use crate::linux::attributes::Groups;
 use crate::linux::bell::Bell;
 use crate::linux::hotplug;
 use crate::linux::hotplug::Limits;
@@ -19,6 +22,7 @@ use crate::linux::virtqueue::RequestQueue;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::linux::vmcore;
 use crate::module;
+use crate::report::Report;
 use crate::worker;
 use crate::worker::Worker;
 use kernel::device;
@@ -48,6 +52,8 @@ const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trai
 
 /// What a bound device has, in the order in which it goes away.
 struct Parts {
+    /// Its files in debugfs.
+    _debug: Pin<KBox<debug::Files>>,
     thread: Thread<Worker>,
     filter: online_page::Registration,
     notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
@@ -63,6 +69,9 @@ pub(crate) struct Driven {
     /// Holds the virtqueue's buffer, which the device may write until it is reset.
     worker: Arc<Worker>,
     device: Arc<Device>,
+    /// What the device says; -1: nothing.
+    node: i32,
+    features: Features,
 }
 
 /// A device whose memory belongs to a crashed kernel.
@@ -88,6 +97,7 @@ impl virtio::Driver for VirtioMem {
     const ID_TABLE: &'static virtio::IdTable = &TABLE;
     const FEATURES: &'static [u32] = &[ACPI_PXM, UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND];
     const CONFIG_CHANGED: u32 = worker::CONFIG;
+    const ATTRIBUTES: &'static Groups = &attributes::ATTRIBUTES;
 
     fn probe<'bound>(
         vdev: &'bound virtio::Device<device::Core<'_>>,
@@ -122,6 +132,28 @@ impl virtio::Driver for VirtioMem {
 }
 
 impl Driven {
+    pub(crate) fn report(&self) -> &Report {
+        self.worker.report()
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The node that the device names for its memory, or -1.
+    pub(crate) fn node(&self) -> i32 {
+        self.node
+    }
+
+    /// The negotiated features.
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
     fn unbind(&self) {
         let Some(parts) = self.parts.lock().take() else {
             return;
@@ -165,13 +197,26 @@ pub(crate) fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>
     }
 }
 
-/// The node that the device's memory belongs to.
-fn node(vdev: &virtio::Device<device::Core<'_>>, addr: u64) -> i32 {
-    let told = if vdev.has_feature(ACPI_PXM) {
+/// The features of memory devices that were negotiated.
+fn features(vdev: &virtio::Device<device::Core<'_>>) -> Features {
+    Features::all()
+        .iter()
+        .filter(|feature| vdev.has_feature(feature.bits().trailing_zeros()))
+        .collect()
+}
+
+/// The node that the device names for its memory, or -1.
+fn named_node(vdev: &virtio::Device<device::Core<'_>>) -> i32 {
+    if vdev.has_feature(ACPI_PXM) {
         hotplug::node_of_proximity_domain(vdev.read_u16(wire::offset::NODE_ID))
     } else {
         -1
-    };
+    }
+}
+
+/// The node that the device's memory belongs to.
+fn node(vdev: &virtio::Device<device::Core<'_>>, addr: u64) -> i32 {
+    let told = named_node(vdev);
     if told < 0 {
         hotplug::node_of_address(addr)
     } else {
@@ -256,6 +301,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     vdev.ready();
     let thread = Thread::start(worker.clone(), node, c"virtio_mem")?;
     let parts = Parts {
+        _debug: debug::show(dev, worker.clone())?,
         thread,
         filter,
         notifier,
@@ -265,6 +311,8 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         parts <- new_mutex!(Some(parts)),
         worker,
         device,
+        node: named_node(vdev),
+        features: features(vdev),
     });
     Ok(Data::Driven(KBox::pin_init(driven, GFP_KERNEL)?))
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::driver::VirtioMem;
+use crate::linux::debug_dir;
 use crate::linux::online_page;
 use crate::linux::param;
 use crate::linux::param::Choice;
@@ -69,12 +70,16 @@ pub(crate) fn onlining() -> Onlining {
 struct Module {
     #[pin]
     _driver: kernel::driver::Registration<virtio::Adapter<VirtioMem>>,
+    // Goes after the driver, whose devices have directories in it.
+    _debug: debug_dir::Root,
 }
 
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         online_page::init();
+        let debug = debug_dir::Root::new(<Self as kernel::ModuleMetadata>::NAME);
         try_pin_init!(Self {
+            _debug: debug,
             _driver <- kernel::driver::Registration::new(
                 <Self as kernel::ModuleMetadata>::NAME,
                 module,

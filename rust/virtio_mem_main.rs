@@ -7,11 +7,14 @@
 //! - the crate `virtio_mem_core` (`core/`) decides what to do: protocol, block map, resize engine;
 //! - [`linux`] wraps the kernel facilities that the kernel crate lacks, with all `unsafe` code;
 //! - [`driver`], [`device`] and [`worker`] bind the two: devices, memory notifiers, the thread that
-//!   carries the engine's steps out; in a crash kernel, `kdump`.
+//!   carries the engine's steps out; in a crash kernel, `kdump`. [`report`], [`attributes`] and
+//!   [`debug`] show what it does.
 
 // `linux` allows it for itself.
 #![deny(unsafe_code)]
 
+mod attributes;
+mod debug;
 mod device;
 mod driver;
 #[cfg(CONFIG_PROC_VMCORE)]
@@ -19,4 +22,5 @@ mod kdump;
 #[allow(unsafe_code)]
 mod linux;
 mod module;
+mod report;
 mod worker;

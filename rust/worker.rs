@@ -11,6 +11,7 @@ use crate::linux::thread::Run;
 use crate::linux::virtio;
 use crate::linux::virtqueue::RequestQueue;
 use crate::module;
+use crate::report::Report;
 use core::ops::Range;
 use kernel::device;
 use kernel::prelude::*;
@@ -24,11 +25,8 @@ use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::effort;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
-use virtio_mem_core::engine::Status;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::Surroundings;
-use virtio_mem_core::vocabulary::Reason;
-use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
@@ -89,38 +87,42 @@ pub(crate) struct Worker {
     /// Only the thread takes the lock.
     #[pin]
     queue: Mutex<Queue>,
-    started: Instant<Monotonic>,
     #[pin]
-    told: Mutex<Told>,
-}
-
-/// What has been said in the kernel's log.
-#[derive(Default)]
-struct Told {
-    config: Option<Config>,
-    nonsense: bool,
-    add_error: Option<Error>,
-    queue_error: Option<Error>,
-    reason: Option<Reason>,
-    settled: bool,
+    report: Report,
 }
 
 impl Worker {
     pub(crate) fn new(device: Arc<Device>, queue: Queue) -> Result<Arc<Self>> {
+        let report = Report::new(device.clone());
         Arc::pin_init(
             pin_init!(Self {
                 device,
                 queue <- new_mutex!(queue),
-                started: Instant::now(),
-                told <- new_mutex!(Told::default()),
+                report <- report,
             }),
             GFP_KERNEL,
         )
     }
 
+    /// The device.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What there is to tell about the device.
+    pub(crate) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Tries at once what is waited for. May sleep.
+    pub(crate) fn retry(&self) {
+        self.device.with_engine(|engine| engine.retry());
+        self.device.bell().ring(POKE);
+    }
+
     fn around(&self) -> Surroundings {
         Surroundings {
-            now_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(0),
+            now_ms: self.report.now_ms(),
             free: hotplug::available_memory(),
             metadata_room: hotplug::metadata_room(),
             unplug_online: module::UNPLUG_ONLINE.get(),
@@ -154,32 +156,7 @@ impl Worker {
 
     fn read_config(&self) -> Config {
         let config = driver::read_config(self.queue.lock().device());
-        let dev = self.device.dev();
-        let mut told = self.told.lock();
-        if let Err(error) = config.check_request() {
-            if !told.nonsense {
-                dev_warn!(
-                    dev,
-                    "ignored: the device's {} {}: {:#x?}\n",
-                    error.field(),
-                    error.rule(),
-                    config
-                );
-            }
-            told.nonsense = true;
-            return config;
-        }
-        told.nonsense = false;
-        let said = told
-            .config
-            .is_some_and(|old| old.requested_size == config.requested_size);
-        if !said {
-            told.settled = false;
-            told.reason = None;
-            dev_info!(dev, "plugged size: {:#x}\n", config.plugged_size);
-            dev_info!(dev, "requested size: {:#x}\n", config.requested_size);
-        }
-        told.config = Some(config);
+        self.report.config_read(&config);
         config
     }
 
@@ -187,6 +164,7 @@ impl Worker {
         let bell = self.device.bell();
         let mut queue = self.queue.lock();
         bell.take(ANSWERED);
+        self.report.sent(request);
         loop {
             match queue.send(&request.encode()) {
                 Ok(()) => break,
@@ -194,12 +172,7 @@ impl Worker {
                 Err(error) => {
                     // An answer that nobody waits for any more makes room.
                     let late = queue.receive().is_some();
-                    let mut told = self.told.lock();
-                    if told.queue_error != Some(error) {
-                        dev_err!(self.device.dev(), "sending a request failed: {:?}\n", error);
-                        told.queue_error = Some(error);
-                    }
-                    drop(told);
+                    self.report.queue_failed(error);
                     if !late && bell.wait(STOP, Some(QUEUE_RETRY_MS)) {
                         return None;
                     }
@@ -210,11 +183,7 @@ impl Worker {
         loop {
             if let Some((bytes, written)) = queue.receive() {
                 if silent {
-                    dev_info!(
-                        self.device.dev(),
-                        "{} was answered at last\n",
-                        request.name()
-                    );
+                    self.report.stalled(request, false);
                 }
                 return Some(Response::decode(request, &bytes, written));
             }
@@ -224,6 +193,7 @@ impl Worker {
             if silent && bell.is_rung(PAUSE) {
                 // Not waited for any longer. Its buffer comes back when the device is reset, and
                 // the engine asks the device what has become of it.
+                self.report.forgotten();
                 return Some(Response::Garbled);
             }
             let limit = (!silent).then_some(NO_ANSWER_MS);
@@ -231,13 +201,7 @@ impl Worker {
             let hurry = if silent { PAUSE } else { 0 };
             if !bell.wait(ANSWERED | STOP | hurry, limit) {
                 silent = true;
-                dev_warn!(
-                    self.device.dev(),
-                    "{}: {} to {}\n",
-                    State::Waiting.as_str(),
-                    Reason::NoAnswer.as_str(),
-                    request.name()
-                );
+                self.report.stalled(request, true);
             }
             bell.take(ANSWERED);
         }
@@ -249,23 +213,12 @@ impl Worker {
         // entry, and would not split that when a memory block of it is removed.
         let addr = geometry.memory_block_addr(memory_block);
         let size = geometry.memory_block_size();
-        match self.device.region().add(addr, size) {
-            Ok(()) => {
-                self.told.lock().add_error = None;
-                Outcome::Done
-            }
-            Err(error) => {
-                let mut told = self.told.lock();
-                if told.add_error != Some(error) {
-                    dev_warn!(self.device.dev(), "adding memory failed: {:?}\n", error);
-                    told.add_error = Some(error);
-                }
-                Outcome::Failed(if error == ENOMEM {
-                    Failure::NoMemory
-                } else {
-                    Failure::Refused
-                })
-            }
+        let result = self.device.region().add(addr, size);
+        self.report.added(result);
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Refused),
         }
     }
 
@@ -467,6 +420,7 @@ impl Worker {
             return Err(EBUSY);
         }
         self.queue.lock().suspend();
+        self.report.suspended(true);
         Ok(())
     }
 
@@ -475,6 +429,7 @@ impl Worker {
         self.queue.lock().resume::<ANSWERED>(vdev, QUEUE_NAME)?;
         vdev.ready();
         let bell = self.device.bell();
+        self.report.suspended(false);
         bell.take(PAUSE);
         bell.ring(CONFIG | RESUME);
         Ok(())
@@ -486,37 +441,6 @@ impl Worker {
         bell.ring(PAUSED);
         bell.wait(RESUME | STOP, None);
         bell.take(PAUSED | RESUME);
-    }
-
-    /// Says what is new: one line when a request is met, and one when the reason changes for which
-    /// it is not.
-    fn tell(&self, status: Status, plugged: u64) {
-        let dev = self.device.dev();
-        let mut told = self.told.lock();
-        match status.state {
-            State::Settled if !told.settled && told.config.is_some() => {
-                told.settled = true;
-                told.reason = None;
-                dev_info!(
-                    dev,
-                    "{}, plugged size: {:#x}\n",
-                    status.state.as_str(),
-                    plugged
-                );
-            }
-            State::Waiting if told.reason != Some(status.reason) => {
-                told.settled = false;
-                told.reason = Some(status.reason);
-                dev_info!(
-                    dev,
-                    "{}: {}, plugged size: {:#x}\n",
-                    status.state.as_str(),
-                    status.reason.as_str(),
-                    plugged
-                );
-            }
-            _ => {}
-        }
     }
 }
 
@@ -531,24 +455,26 @@ impl Run for Worker {
             }
             let changed = bell.take(CONFIG | POKE) & CONFIG != 0;
             let around = self.around();
-            let (step, status, plugged) = device.with_engine(|engine| {
+            let step = device.with_engine(|engine| {
                 if changed {
                     engine.config_changed();
                 }
-                let step = engine.step(&around, &|number| self.look(number));
-                (step, engine.status(), engine.plugged_size())
+                engine.step(&around, &|number| self.look(number))
             });
             if let Step::Wait { ms } = step {
-                self.tell(status, plugged);
+                self.report.tell();
                 bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
                 continue;
             }
+            let begun = Instant::<Monotonic>::now();
             let Some(outcome) = self.carry_out(&step) else {
                 break;
             };
+            self.report.step_done(&step, &outcome, begun);
             let around = self.around();
             device.with_engine(|engine| engine.done(outcome, &around));
             device.notify_changed();
+            self.report.publish();
         }
         self.wind_down();
     }

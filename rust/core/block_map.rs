@@ -32,6 +32,16 @@ pub enum InLinux {
 }
 
 impl InLinux {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Offline => "offline",
+            Self::Movable => "movable",
+            Self::Kernel => "kernel",
+        }
+    }
+
     /// Whether the page allocator has it.
     pub fn online(self) -> bool {
         matches!(self, Self::Movable | Self::Kernel)
@@ -142,6 +152,21 @@ impl Class {
     }
 }
 
+/// How what is plugged stands in Linux: see [`BlockMap::standing`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Sub-blocks plugged in blocks that are online in ZONE_MOVABLE.
+    pub movable: u32,
+    /// Sub-blocks plugged in blocks that are, at least in part, online in another zone.
+    pub kernel: u32,
+    /// Sub-blocks plugged in blocks that are offline.
+    pub offline: u32,
+    /// Sub-blocks plugged in blocks that Linux does not have.
+    pub not_added: u32,
+    /// Memory blocks that Linux has.
+    pub added: u32,
+}
+
 /// The map; `W` is the array of words.
 pub struct BlockMap<W> {
     geometry: Geometry,
@@ -196,6 +221,24 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     /// Memory blocks that Linux has and does not use.
     pub fn offline(&self) -> u32 {
         self.offline
+    }
+
+    /// How what is plugged stands in Linux. Looks at every block.
+    pub fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        for block in 0..self.geometry.blocks() {
+            let sum = match self.state_of(block) {
+                InLinux::Absent => &mut standing.not_added,
+                InLinux::Offline => &mut standing.offline,
+                InLinux::Movable => &mut standing.movable,
+                InLinux::Kernel => &mut standing.kernel,
+            };
+            *sum = sum.saturating_add(self.plugged_in(block));
+        }
+        let added = |number: &u32| self.in_linux(*number) != InLinux::Absent;
+        let count = (0..self.geometry.memory_blocks()).filter(added).count();
+        standing.added = u32::try_from(count).unwrap_or(u32::MAX);
+        standing
     }
 
     fn byte(&self, index: usize) -> u8 {

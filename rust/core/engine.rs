@@ -23,11 +23,13 @@ use crate::block_map::BlockMap;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::geometry::Geometry;
+use crate::vocabulary::Action;
 use crate::vocabulary::Reason;
 use crate::vocabulary::State;
 use crate::wire::Config;
 use crate::wire::Request;
 use crate::wire::Response;
+use core::fmt;
 use core::ops::DerefMut;
 use core::ops::Range;
 
@@ -96,6 +98,23 @@ pub enum Step {
         /// `None`: only when something happens.
         ms: Option<u64>,
     },
+}
+
+impl Step {
+    /// A word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ReadConfig => "read-config",
+            Self::Send(request) => Action::of_request(*request).as_str(),
+            Self::Add { .. } => "add",
+            Self::Online { .. } => "online",
+            Self::Remove { .. } => "remove",
+            Self::Take { .. } => "take",
+            Self::Withdraw { .. } => "withdraw",
+            Self::Give { .. } => "give",
+            Self::Wait { .. } => "wait",
+        }
+    }
 }
 
 /// Why a step failed.
@@ -206,6 +225,8 @@ pub struct Status {
     pub reason: Reason,
     /// When it is tried again, on the clock of [`Surroundings::now_ms`].
     pub retry_at_ms: Option<u64>,
+    /// How often it has had to wait since the requested size changed.
+    pub attempts: u32,
 }
 
 /// The engine; `W` is the storage of its [`BlockMap`].
@@ -229,6 +250,8 @@ pub struct Engine<W> {
     first_pass: bool,
     /// Passes in a row that have achieved nothing.
     in_vain: u32,
+    /// How often it has had to wait since the request changed.
+    attempts: u32,
     /// Most free memory with which one of them was begun.
     most_free: u64,
     /// What has been removed from Linux is to be unplugged before anything else.
@@ -276,6 +299,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             pass: Pass::new(),
             first_pass: true,
             in_vain: 0,
+            attempts: 0,
             most_free: 0,
             flush: false,
             loose_since_ms: None,
@@ -306,6 +330,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         &self.config
     }
 
+    /// Who brings memory online.
+    pub fn onlining(&self) -> Onlining {
+        self.onlining
+    }
+
     /// Whether memory from an earlier life has yet to be unplugged.
     pub fn unplug_all_required(&self) -> bool {
         self.unplug_all
@@ -319,6 +348,24 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The device says that its config space changed.
     pub fn config_changed(&mut self) {
         self.reread = true;
+    }
+
+    /// Whatever is waited for, it is tried again at once.
+    pub fn retry(&mut self) {
+        self.waiting = None;
+        self.start_over();
+        self.linux.reset();
+        self.audits.reset();
+        if let Some(audit) = &mut self.audit {
+            audit.go_on();
+        }
+    }
+
+    /// Shrinking starts over, as if nothing had been tried.
+    fn start_over(&mut self) {
+        self.pass = Pass::new();
+        self.first_pass = true;
+        self.progress();
     }
 
     /// What is going on.
@@ -339,7 +386,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 None if self.audit.is_some() => Reason::HostError,
                 None => Reason::None,
             },
-            retry_at_ms: self.waiting.and_then(|waiting| waiting.until_ms),
+            retry_at_ms: match (self.waiting, self.audit) {
+                (Some(waiting), _) => waiting.until_ms,
+                (None, audit) => audit.map(|audit| audit.goes_on_ms()),
+            },
+            attempts: self.attempts,
         }
     }
 
@@ -447,6 +498,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     fn wait_for(&mut self, reason: Reason, delay_ms: Option<u64>, around: &Surroundings) {
+        self.attempts = self.attempts.saturating_add(1);
         self.waiting = Some(Waiting {
             reason,
             until_ms: delay_ms.map(|ms| around.now_ms.saturating_add(ms)),
@@ -543,5 +595,35 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Whether any block is in `class`.
     fn any(&self, class: Class) -> bool {
         self.map.class(class).first().is_some()
+    }
+}
+
+/// For developers: all but the map.
+impl<W> fmt::Debug for Engine<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("config", &self.config)
+            .field("reread", &self.reread)
+            .field("unplug_all", &self.unplug_all)
+            .field("doing", &self.doing)
+            .field("next", &self.next)
+            .field("waiting", &self.waiting)
+            .field("audit", &self.audit)
+            .field("taking_over", &self.taking_over)
+            .field("drift", &self.drift)
+            .field("pass", &self.pass)
+            .field("first_pass", &self.first_pass)
+            .field("in_vain", &self.in_vain)
+            .field("attempts", &self.attempts)
+            .field("most_free", &self.most_free)
+            .field("flush", &self.flush)
+            .field("loose_since_ms", &self.loose_since_ms)
+            .field("batch", &self.batch)
+            .field("max_offline", &self.max_offline)
+            .field("host", &self.host)
+            .field("linux", &self.linux)
+            .field("in_use", &self.in_use)
+            .field("audits", &self.audits)
+            .finish_non_exhaustive()
     }
 }

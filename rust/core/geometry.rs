@@ -329,6 +329,11 @@ impl Geometry {
         u64::from(subs).saturating_mul(self.sub_size())
     }
 
+    /// Size of the device's blocks in bytes.
+    pub fn device_block_size(&self) -> u64 {
+        self.sub_size.get() / self.device_blocks_per_sub
+    }
+
     /// The most sub-blocks that one request can name.
     pub fn max_subs_per_request(&self) -> u32 {
         let max = MAX_BLOCKS_PER_REQUEST / self.device_blocks_per_sub;

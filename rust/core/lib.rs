@@ -11,6 +11,7 @@
 //! - [`block_set`] and [`block_map`]: which of them are plugged, and how Linux uses them.
 //! - [`engine`]: events in, next step out; the only place where decisions are made.
 //! - [`backoff`] and [`effort`]: when to try again, and how hard.
+//! - [`statistics`]: what came of it so far.
 //! - [`vocabulary`]: the words for states and reasons that the driver shows and the agent reads.
 
 // Kbuild says so on the command line.
@@ -23,5 +24,6 @@ pub mod block_set;
 pub mod effort;
 pub mod engine;
 pub mod geometry;
+pub mod statistics;
 pub mod vocabulary;
 pub mod wire;

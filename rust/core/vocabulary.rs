@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The words in which the driver says what it does, and the agent reads it.
+//! The words in which the driver says what it does, and in which the agent reads it.
 
 use core::fmt;
 
@@ -78,5 +78,87 @@ words! {
         NotAddressable = "not-addressable",
         /// Linux refused to bring a memory block online.
         OnliningRefused = "onlining-refused",
+    }
+}
+
+words! {
+    /// What can fail.
+    Action {
+        /// The request PLUG.
+        Plug = "plug",
+        /// The request UNPLUG.
+        Unplug = "unplug",
+        /// The request UNPLUG_ALL.
+        UnplugAll = "unplug-all",
+        /// The request STATE.
+        State = "state",
+        /// Adding a memory block to Linux.
+        Add = "add",
+        /// Bringing a memory block online.
+        Online = "online",
+        /// Taking memory blocks offline and removing them.
+        Remove = "remove",
+        /// Taking sub-blocks out of the page allocator.
+        Take = "take",
+        /// Taking out of use what the device does not have.
+        Withdraw = "withdraw",
+    }
+}
+
+words! {
+    /// How the device answered.
+    Answer {
+        /// Done.
+        Ack = "ack",
+        /// Refused, because of its configuration or that of the guest.
+        Nack = "nack",
+        /// Not now.
+        Busy = "busy",
+        /// It calls the request wrong.
+        Error = "error",
+        /// Not as the specification allows.
+        Garbled = "garbled",
+    }
+}
+
+words! {
+    /// How something failed.
+    Trouble {
+        /// [`Answer::Nack`].
+        Nack = "nack",
+        /// [`Answer::Busy`].
+        Busy = "busy",
+        /// [`Answer::Error`].
+        Error = "error",
+        /// [`Answer::Garbled`].
+        Garbled = "garbled",
+        /// Memory is in use, or somebody else is in the way.
+        InUse = "in-use",
+        /// It took longer than it may, or the request changed.
+        Interrupted = "interrupted",
+        /// No memory for what Linux has to allocate.
+        NoMemory = "no-memory",
+        /// Linux refused.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// How the driver cuts its region up.
+    Mode {
+        /// Parts of memory blocks can be plugged.
+        SubBlock = "sub-block",
+        /// Only one or more whole memory blocks can be.
+        BigBlock = "big-block",
+    }
+}
+
+words! {
+    /// Who brings added memory online.
+    OnlineType {
+        /// The driver, into ZONE_MOVABLE.
+        Movable = "movable",
+        /// The kernel's default policy, and user space.
+        Policy = "policy",
     }
 }

@@ -6,6 +6,7 @@
 //! same layouts. Everything is little endian: the device exists only as a modern one.
 
 use bitflags::bitflags;
+use core::fmt;
 use static_assertions::const_assert;
 use static_assertions::const_assert_eq;
 
@@ -31,6 +32,24 @@ bitflags! {
         const UNPLUGGED_INACCESSIBLE = 1 << 1;
         /// Plugged memory keeps its content while the machine is suspended.
         const PERSISTENT_SUSPEND = 1 << 2;
+    }
+}
+
+impl fmt::Display for Features {
+    /// Their names, separated by spaces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut gap = "";
+        for (feature, name) in [
+            (Self::ACPI_PXM, "acpi-pxm"),
+            (Self::UNPLUGGED_INACCESSIBLE, "unplugged-inaccessible"),
+            (Self::PERSISTENT_SUSPEND, "persistent-suspend"),
+        ] {
+            if self.contains(feature) {
+                write!(f, "{gap}{name}")?;
+                gap = " ";
+            }
+        }
+        Ok(())
     }
 }
 

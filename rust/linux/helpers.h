@@ -75,4 +75,25 @@ void vmem_timer_start(struct timer_list *timer, u64 ms);
 void vmem_allow_kernel_signal(int sig);
 void vmem_flush_signals(void);
 
+/* Tracepoints: trace.c. Words are followed by their length. */
+void vmem_trace_request_sent(struct device *dev, const char *kind,
+			     u32 kind_len, u64 addr, u64 size);
+void vmem_trace_answer_received(struct device *dev, const char *kind,
+				u32 kind_len, u64 addr, u64 size,
+				const char *answer, u32 answer_len,
+				u64 latency_us);
+void vmem_trace_block_added(struct device *dev, u64 addr, u64 size);
+void vmem_trace_block_onlined(struct device *dev, u64 addr, u64 size,
+			      const char *zone, u32 zone_len);
+void vmem_trace_block_offlined(struct device *dev, u64 addr, u64 size);
+void vmem_trace_block_removed(struct device *dev, u64 addr, u64 size);
+void vmem_trace_range_taken(struct device *dev, u64 addr, u64 size);
+void vmem_trace_range_refused(struct device *dev, u64 addr, u64 size,
+			      const char *reason, u32 reason_len);
+void vmem_trace_step(struct device *dev, const char *step, u32 step_len,
+		     const char *outcome, u32 outcome_len, u64 took_us);
+void vmem_trace_state(struct device *dev, const char *state, u32 state_len,
+		      const char *reason, u32 reason_len, u64 requested,
+		      u64 plugged);
+
 #endif

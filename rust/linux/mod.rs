@@ -4,7 +4,9 @@
 //!
 //! All `unsafe` code of the module is here.
 
+pub(crate) mod attributes;
 pub(crate) mod bell;
+pub(crate) mod debug_dir;
 pub(crate) mod hotplug;
 pub(crate) mod memory_block;
 pub(crate) mod memory_notifier;
@@ -14,6 +16,7 @@ pub(crate) mod param;
 pub(crate) mod pm_notifier;
 mod raw;
 pub(crate) mod thread;
+pub(crate) mod trace;
 pub(crate) mod virtio;
 pub(crate) mod virtqueue;
 #[cfg(CONFIG_PROC_VMCORE)]

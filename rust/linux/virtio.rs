@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
+use super::attributes::Groups;
 use super::bell::Bell;
 use super::raw;
 use core::marker::PhantomData;
@@ -31,6 +32,9 @@ pub(crate) trait Driver {
     /// The bits that are rung on the device's bell (see [`Device::set_bell`]) when its config
     /// space changes.
     const CONFIG_CHANGED: u32;
+
+    /// The attributes of its devices in sysfs.
+    const ATTRIBUTES: &'static Groups;
 
     /// Binds to `dev`. May sleep.
     fn probe<'bound>(
@@ -79,6 +83,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         // SAFETY: Nobody else has the driver yet; the tables are static.
         unsafe {
             (*drv.get()).driver.name = name.as_char_ptr();
+            (*drv.get()).driver.dev_groups = T::ATTRIBUTES.as_ptr();
             (*drv.get()).id_table = core::ptr::from_ref(T::ID_TABLE).cast();
             (*drv.get()).feature_table = T::FEATURES.as_ptr();
             (*drv.get()).feature_table_size = features;

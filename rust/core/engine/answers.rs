@@ -89,15 +89,16 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return;
         }
         let old = self.config.plugged_size;
-        let changed = merged.requested_size != self.config.requested_size
-            || merged.usable_region_size != self.config.usable_region_size;
+        let resized = merged.requested_size != self.config.requested_size;
+        let changed = resized || merged.usable_region_size != self.config.usable_region_size;
         self.config = merged;
+        if resized {
+            self.attempts = 0;
+        }
         if changed {
             self.waiting = None;
-            self.pass = super::Pass::new();
-            self.first_pass = true;
             self.linux.reset();
-            self.progress();
+            self.start_over();
         }
         self.compare_sizes(old);
     }

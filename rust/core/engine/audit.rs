@@ -38,6 +38,18 @@ pub(super) struct Audit {
     not_before_ms: u64,
 }
 
+impl Audit {
+    /// Goes on without a pause.
+    pub(super) fn go_on(&mut self) {
+        self.not_before_ms = 0;
+    }
+
+    /// When it goes on.
+    pub(super) fn goes_on_ms(&self) -> u64 {
+        self.not_before_ms
+    }
+}
+
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Linux has memory of the device from an earlier life of the driver, which is to be kept. To
     /// be called before anything else, and followed by [`Engine::adopt`] for each memory block.

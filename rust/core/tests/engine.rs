@@ -190,6 +190,31 @@ fn memory_freed_during_a_pass_starts_another() {
 }
 
 #[test]
+fn a_retry_does_not_wait() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 4 * BLOCK);
+    world.owner.fill(Owner::Pinned);
+    world.remove_ms = 700;
+    world.request(0);
+    world.run(2000);
+    let status = world.engine.status();
+    assert_eq!(status.state, State::Waiting);
+    assert!(status.attempts > 0);
+    // It waits for long by now, and would not look at what is no longer pinned.
+    let at = status.retry_at_ms.expect("a time");
+    assert!(at > world.now_ms + 1_000);
+    world.owner.fill(Owner::Buddy);
+    let started = world.now_ms;
+    world.engine.retry();
+    settle(&mut world);
+    assert_eq!(world.plugged(), 0);
+    assert!(world.now_ms < started + 4 * 700 + 1_000);
+    // The next request is counted anew.
+    resize(&mut world, BLOCK);
+    assert_eq!(world.engine.status().attempts, 0);
+}
+
+#[test]
 fn waiting_for_pinned_memory_costs_little() {
     let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
     resize(&mut world, 16 * BLOCK);

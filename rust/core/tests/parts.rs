@@ -12,20 +12,111 @@ use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::block_set;
 use virtio_mem_core::block_set::BlockSet;
 use virtio_mem_core::effort;
+use virtio_mem_core::engine::Failure;
+use virtio_mem_core::engine::Outcome;
+use virtio_mem_core::engine::Step;
 use virtio_mem_core::geometry::BadSize;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::geometry::Unusable;
+use virtio_mem_core::statistics::Statistics;
+use virtio_mem_core::vocabulary::Action;
+use virtio_mem_core::vocabulary::Answer;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::vocabulary::Trouble;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::ConfigError;
+use virtio_mem_core::wire::Features;
 use virtio_mem_core::wire::Plugged;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
 
 const MIB: u64 = 1 << 20;
+
+#[test]
+fn statistics_count_what_steps_came_to() {
+    let mut statistics = Statistics::default();
+    let plug = Step::Send(Request::Plug {
+        addr: 0,
+        blocks: 64,
+    });
+    let unplug = Step::Send(Request::Unplug { addr: 0, blocks: 2 });
+    let remove = |online| Step::Remove {
+        memory_blocks: 0..1,
+        online,
+        brief: false,
+    };
+    assert_eq!(statistics.last_error(), None);
+    for (step, outcome, us) in [
+        (&plug, Outcome::Answered(Response::Ack), 0),
+        (&plug, Outcome::Answered(Response::Ack), 1),
+        (&plug, Outcome::Answered(Response::Busy), 1_000),
+        (&unplug, Outcome::Answered(Response::Ack), u64::MAX),
+        (&unplug, Outcome::Answered(Response::Nack), 3),
+        (&remove(true), Outcome::Done, 4),
+        (&remove(false), Outcome::Failed(Failure::NoMemory), 4),
+        (&remove(true), Outcome::Failed(Failure::Busy), 7),
+        (
+            &Step::Take { subs: 0..1 },
+            Outcome::Failed(Failure::Interrupted),
+            4,
+        ),
+        (&Step::ReadConfig, Outcome::Config(Config::default()), 4),
+    ] {
+        statistics.record(step, &outcome, us);
+    }
+    assert_eq!(statistics.plugged_blocks(), 128);
+    assert_eq!(statistics.unplugged_blocks(), 2);
+    assert_eq!(statistics.migrations_failed(), 2);
+    let last = statistics.last_error();
+    assert_eq!(last, Some((Action::Take, Trouble::Interrupted)));
+    let mut answers = Vec::new();
+    for request in Action::REQUESTS {
+        for answer in Answer::ALL {
+            match statistics.answers(request, *answer) {
+                0 => {}
+                count => answers.push((request, *answer, count)),
+            }
+        }
+    }
+    assert_eq!(
+        answers,
+        [
+            (Action::Plug, Answer::Ack, 2),
+            (Action::Plug, Answer::Busy, 1),
+            (Action::Unplug, Answer::Ack, 1),
+            (Action::Unplug, Answer::Nack, 1),
+        ]
+    );
+    assert_eq!(statistics.answers(Action::Add, Answer::Ack), 0);
+    let [plug, unplug, _, _, offline] = statistics.latencies();
+    assert_eq!(
+        plug.1.counts().collect::<Vec<_>>(),
+        [(1, 1), (2, 1), (1 << 10, 1)]
+    );
+    // The longest there is.
+    assert_eq!(
+        unplug.1.counts().collect::<Vec<_>>(),
+        [(4, 1), (1 << 31, 1)]
+    );
+    assert_eq!(offline.1.counts().collect::<Vec<_>>(), [(8, 2)]);
+    assert_eq!(offline.1.to_string(), "  < 8 us: 2\n");
+}
+
+#[test]
+fn features_have_names() {
+    assert_eq!(Features::empty().to_string(), "");
+    assert_eq!(
+        Features::all().to_string(),
+        "acpi-pxm unplugged-inaccessible persistent-suspend"
+    );
+    assert_eq!(
+        Features::PERSISTENT_SUSPEND.to_string(),
+        "persistent-suspend"
+    );
+}
 
 #[test]
 fn requests_are_laid_out_as_the_specification_says() {
@@ -415,6 +506,21 @@ proptest! {
                 prop_assert!((run.end..subs.end).all(|sub| !plugged[sub as usize]));
             }
         }
+        let standing = map.standing();
+        let whole = standing.movable + standing.kernel + standing.offline + standing.not_added;
+        prop_assert_eq!(whole, map.plugged());
+        prop_assert_eq!(standing.not_added, loose);
+        let in_state = |state| {
+            (0..geometry.blocks())
+                .filter(|block| map.state_of(*block) == state)
+                .map(|block| count(geometry.subs_of(block)))
+                .sum::<u32>()
+        };
+        prop_assert_eq!(standing.movable, in_state(InLinux::Movable));
+        prop_assert_eq!(standing.kernel, in_state(InLinux::Kernel));
+        prop_assert_eq!(standing.offline, in_state(InLinux::Offline));
+        let added = (0..geometry.memory_blocks()).filter(|n| map.in_linux(*n) != InLinux::Absent);
+        prop_assert_eq!(standing.added, added.count() as u32);
         prop_assert_eq!(map.loose(), loose);
         prop_assert_eq!(map.offline(), offline);
     }
