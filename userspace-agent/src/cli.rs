@@ -2,7 +2,9 @@
 
 //! The command line.
 
-use clap::Args;
+use crate::command::status::StatusArgs;
+use crate::command::wait::WaitArgs;
+use crate::command::watch::WatchArgs;
 use clap::Parser;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -30,29 +32,44 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Shows each device's sizes and state
     ///
-    /// REQUESTED is what the host asks for, PLUGGED what it gave, REGION the most it can give.
-    /// ADDED is how much Linux was told of, in whole memory blocks, of which some may be plugged
-    /// only in part; MOVABLE, KERNEL and OFFLINE say how those memory blocks stand: online in
-    /// ZONE_MOVABLE, online in another zone, not online. With a driver that does not show its
-    /// sizes in sysfs, what was requested and plugged is unknown (null in JSON). Reading addresses
-    /// from /proc/iomem takes root.
+    /// REQUESTED is what the host asks for, PLUGGED what it gave, REGION the most it can give. On a
+    /// terminal a bar shows how much of the region is plugged (#), still to come (-) and to go (x).
+    /// KERNEL, OFFLINE and NOT-ADDED appear where some memory is online in a zone other than
+    /// ZONE_MOVABLE, not online, or plugged and not known to Linux. ADDED is how much Linux was told
+    /// of, in whole memory blocks, of which some may be plugged only in part; it is shown where what
+    /// is plugged is unknown, as with a driver that does not show its sizes in sysfs. --wide shows
+    /// all of them. Reading addresses from /proc/iomem takes root.
     Status(StatusArgs),
-}
 
-/// Arguments of `status`.
-#[derive(Args, Debug, Default)]
-pub(crate) struct StatusArgs {
-    /// Prints JSON instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// Shows the same again whenever something changes
+    ///
+    /// On a terminal the table is redrawn; elsewhere there is a table per change, with --json one
+    /// line per change, the first at once. Changes within 50 ms are shown as one. Beside a driver
+    /// that announces nothing, changes are seen when memory blocks come or go, and at each interval.
+    /// Ends with exit status 0 on SIGINT and SIGTERM and when nobody reads its output any longer.
+    #[command(
+        after_help = "Exit status: 0 ended as told, 1 something could not be written, 2 wrong usage."
+    )]
+    Watch(WatchArgs),
 
-    /// Prints sizes in bytes (JSON always does)
-    #[arg(long)]
-    pub(crate) bytes: bool,
-
-    /// Shows this device only
-    #[arg(long, value_name = "NAME")]
-    pub(crate) device: Option<String>,
+    /// Waits until the devices are settled, or enough is plugged
+    ///
+    /// With several devices, all have to be settled; what they have plugged is summed up. If both
+    /// conditions are given, both have to hold. A device without a driver is waited for.
+    ///
+    /// It ends with exit status 5 as soon as only the host can change that a condition does not
+    /// hold. --settled: a device waits with reason not-addressable, or more is requested than its
+    /// region has. --at-least: SIZE is more than the devices can come to have, which is, of each,
+    /// what is plugged or requested, whichever is more; what is plugged, if it is settled or waits
+    /// with reason not-addressable; its region, if it is suspended or what is requested is unknown.
+    ///
+    /// With a driver that does not show its state in sysfs, --settled fails (exit status 1), and
+    /// --at-least counts what was added to Linux, in whole memory blocks, which takes root.
+    #[command(
+        after_help = "Exit status: 0 it is so, 1 something could not be read, 2 wrong usage, \
+                      3 no device, 4 timed out, 5 it cannot become so unless the host does something."
+    )]
+    Wait(WaitArgs),
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ use crate::status::Source;
 use crate::status::Status;
 use crate::status::VERSION;
 use crate::sysfs;
-use crate::sysfs::Attributes;
 
 /// How often a device is looked at until its files agree with each other.
 const ATTEMPTS: usize = 4;
@@ -35,6 +34,14 @@ pub(crate) struct Collected {
     pub(crate) notes: Vec<String>,
     /// Why devices are missing.
     pub(crate) errors: Vec<Error>,
+}
+
+impl Collected {
+    /// All notes and errors.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let errors = self.errors.iter().map(ToString::to_string);
+        self.notes.iter().cloned().chain(errors).collect()
+    }
 }
 
 /// Collects what is known of all devices, or of the one called `only`. An error keeps one device
@@ -119,42 +126,29 @@ fn view(root: &Root, device: &BusDevice) -> Result<View> {
     if !device.is_driven() {
         return Ok(view);
     }
-    match sysfs::read(&device.dir)? {
-        Some(attributes) => view.take_attributes(root, attributes)?,
-        None => view.take_iomem(root)?,
+    if sysfs::read(&device.dir, &mut view.device)? {
+        view.take_blocks_of_region(root)?;
+    } else {
+        view.take_iomem(root)?;
     }
     Ok(view)
 }
 
 impl View {
-    /// Takes what the driver says; its region tells which memory blocks are the device's.
-    fn take_attributes(&mut self, root: &Root, attributes: Attributes) -> Result<()> {
-        let region = match (attributes.start_address, attributes.region_size) {
-            (Some(start), Some(size)) => Range::new(start, size),
-            _ => None,
+    /// Takes how the memory blocks stand that lie in the region of which the driver speaks.
+    fn take_blocks_of_region(&mut self, root: &Root) -> Result<()> {
+        let device = &mut self.device;
+        let (Some(start), Some(size)) = (device.start_address, device.region_size) else {
+            return Ok(());
+        };
+        let Some(region) = Range::new(start, size) else {
+            return Ok(());
         };
 
-        self.device = Device {
-            device: std::mem::take(&mut self.device.device),
-            driver: self.device.driver.take(),
-            source: Source::Sysfs,
-            node: attributes.node,
-            start_address: attributes.start_address,
-            block_size: attributes.block_size,
-            region_size: attributes.region_size,
-            usable_region_size: attributes.usable_region_size,
-            requested_size: attributes.requested_size,
-            plugged_size: attributes.plugged_size,
-            state: attributes.state,
-            reason: attributes.reason,
-            ..Device::default()
-        };
-        if let Some(region) = region {
-            if let Some(blocks) = MemoryBlocks::list(root)? {
-                let standing = blocks.standing(&[region])?;
-                self.device.added_size = Some(standing.total());
-                self.stand(&standing);
-            }
+        if let Some(blocks) = MemoryBlocks::list(root)? {
+            let standing = blocks.standing(&[region])?;
+            device.added_size.get_or_insert(standing.total());
+            self.stand(&standing);
         }
         Ok(())
     }
@@ -228,13 +222,15 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table;
+    use crate::table::Look;
     use proptest::prelude::*;
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
     /// Every file the agent reads, with what the kernel would write there.
-    const FILES: [(&str, &str); 11] = [
+    const FILES: [(&str, &str); 20] = [
         ("sys/bus/virtio/devices/virtio0/device", "0x0018\n"),
         ("sys/bus/virtio/devices/virtio1/device", "0x0018\n"),
         (
@@ -253,6 +249,36 @@ mod tests {
         (
             "sys/bus/virtio/devices/virtio1/virtio_mem/state",
             "settled\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/requests_plug_busy",
+            "3\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/mode",
+            "sub-block\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/features",
+            "acpi-pxm unplugged-inaccessible\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/online_type",
+            "movable\n",
+        ),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/next_attempt_ms",
+            "-1\n",
+        ),
+        ("sys/bus/virtio/devices/virtio1/virtio_mem/attempts", "0\n"),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/last_error",
+            "plug busy\n",
+        ),
+        ("sys/bus/virtio/devices/virtio1/virtio_mem/reason", "none\n"),
+        (
+            "sys/bus/virtio/devices/virtio1/virtio_mem/plugged_offline_size",
+            "0\n",
         ),
         (
             "proc/iomem",
@@ -315,6 +341,12 @@ mod tests {
             let collected = collect(&Root::new(dir.path().into()), None);
 
             prop_assert_eq!(collected.status.devices.len() + collected.errors.len(), 2);
+            prop_assert!(serde_json::to_string(&collected.status).is_ok());
+            for wide in [false, true] {
+                let look = Look { wide, bars: true, ..Look::default() };
+                let text = table::render(&collected.status.devices, look);
+                prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+            }
             for error in &collected.errors {
                 let path = dir.path().join(FILES[file].0);
                 prop_assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");

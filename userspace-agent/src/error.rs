@@ -52,6 +52,10 @@ pub(crate) enum Error {
     /// The output could not be written.
     #[error("standard output: {0}")]
     Write(#[source] io::Error),
+
+    /// Changes cannot be waited for.
+    #[error("waiting for changes: {0}")]
+    Poll(#[source] io::Error),
 }
 
 /// What there is, or why there is nothing.
@@ -89,6 +93,14 @@ impl Error {
     pub(crate) fn is_absent_from(&self, dir: &Path) -> bool {
         match self {
             Self::Read { path, .. } => self.is_absent() && path.starts_with(dir),
+            _ => false,
+        }
+    }
+
+    /// Whether the output could not be written because nobody reads it any longer.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        match self {
+            Self::Write(source) => source.kind() == io::ErrorKind::BrokenPipe,
             _ => false,
         }
     }

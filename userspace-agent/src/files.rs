@@ -143,11 +143,27 @@ pub(crate) fn node(text: &str) -> Option<Option<u32>> {
     decimal(text)?.try_into().ok().map(Some)
 }
 
+/// A number of milliseconds, or -1 for none.
+pub(crate) fn milliseconds(text: &str) -> Option<Option<u64>> {
+    if text == "-1" {
+        return Some(None);
+    }
+    decimal(text).map(Some)
+}
+
 /// A word as in a state or reason: lower-case letters, digits, dashes.
 pub(crate) fn word(text: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
 
     (!text.is_empty() && text.len() <= WORD_LIMIT && text.chars().all(fits)).then(|| text.into())
+}
+
+/// Any number of words, separated by one space.
+pub(crate) fn words(text: &str) -> Option<Vec<String>> {
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    text.split(' ').map(word).collect()
 }
 
 /// Digits and nothing else: `from_str_radix` alone would take a sign too.
@@ -206,6 +222,18 @@ mod tests {
         assert_eq!(word(""), None);
         assert_eq!(word("\u{1b}[2J"), None);
         assert_eq!(word(&"a".repeat(65)), None);
+        assert_eq!(words(""), Some(vec![]));
+        assert_eq!(words("plug busy"), Some(vec!["plug".into(), "busy".into()]));
+        assert_eq!(words("plug  busy"), None);
+        assert_eq!(words("plug \u{1b}"), None);
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(milliseconds("250"), Some(Some(250)));
+        assert_eq!(milliseconds("-1"), Some(None));
+        assert_eq!(milliseconds("-2"), None);
+        assert_eq!(milliseconds(""), None);
     }
 
     proptest! {

@@ -6,13 +6,19 @@
 //! attributes ([`sysfs`]) or, where there are none, the places in which any kernel shows memory
 //! that was added ([`iomem`], [`memory_blocks`]). What comes out is a [`status::Device`], printed
 //! by [`table`] or as JSON. What cannot be known is left out, never guessed.
+//!
+//! Each command is a module of [`command`]; those that wait are woken by [`events`].
 
 #![forbid(unsafe_code)]
 
+mod advice;
+mod bar;
 mod bus;
 mod cli;
 mod collect;
+mod command;
 mod error;
+mod events;
 mod files;
 mod iomem;
 mod memory_blocks;
@@ -20,13 +26,12 @@ mod size;
 mod status;
 mod sysfs;
 mod table;
+mod words;
 
 use clap::Parser;
 use cli::Cli;
 use cli::Command;
-use cli::StatusArgs;
-use collect::Collected;
-use error::Error;
+use command::status::StatusArgs;
 use files::Root;
 use std::io;
 use std::io::Write;
@@ -48,56 +53,9 @@ fn main() -> ExitCode {
         .command
         .unwrap_or(Command::Status(StatusArgs::default()))
     {
-        Command::Status(args) => status(&root, &args),
-    }
-}
-
-/// Collects the state of all devices and prints it.
-fn status(root: &Root, args: &StatusArgs) -> ExitCode {
-    let collected = collect::collect(root, args.device.as_deref());
-
-    for note in &collected.notes {
-        complain(note);
-    }
-    for error in &collected.errors {
-        complain(error);
-    }
-
-    let none = collected.status.devices.is_empty();
-    let failed = !collected.errors.is_empty();
-    if none && !failed {
-        complain(&match &args.device {
-            Some(name) => format!("no virtio-mem device {:?}", name.as_str()),
-            None => "no virtio-mem device".into(),
-        });
-    }
-    if let Err(error) = print(&collected, args) {
-        complain(&error);
-        return ExitCode::from(EXIT_ERROR);
-    }
-
-    match (failed, none) {
-        (true, _) => ExitCode::from(EXIT_ERROR),
-        (false, true) => ExitCode::from(EXIT_NO_DEVICE),
-        (false, false) => ExitCode::SUCCESS,
-    }
-}
-
-/// Writes the status to standard output, in the form that was asked for.
-fn print(collected: &Collected, args: &StatusArgs) -> Result<(), Error> {
-    let status = &collected.status;
-    let text = if args.json {
-        serde_json::to_string_pretty(status).map_err(|error| Error::Write(error.into()))?
-    } else if status.devices.is_empty() {
-        return Ok(());
-    } else {
-        table::render(&status.devices, args.bytes)
-    };
-
-    match writeln!(io::stdout(), "{text}") {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Error::Write),
+        Command::Status(args) => command::status::run(&root, &args),
+        Command::Watch(args) => command::watch::run(&root, &args),
+        Command::Wait(args) => command::wait::run(&root, &args),
     }
 }
 

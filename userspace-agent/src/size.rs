@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sizes as people read them.
+//! Sizes as people read and write them.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// Units from the largest to the smallest.
 const UNITS: [(u32, &str); 6] = [
@@ -32,6 +33,40 @@ impl fmt::Display for Size {
     }
 }
 
+/// What may be written for a size.
+const EXPECTED: &str = "expected a number of bytes, or a number with a unit: K, M, G, T, P, E \
+                        (or KiB, MiB ...), of 1024 each";
+
+impl FromStr for Size {
+    type Err = &'static str;
+
+    /// Takes `536870912`, `512M` and `512 MiB` for the same.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let end = text.find(|c: char| !c.is_ascii_digit());
+        let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+        let number: u64 = number.parse().map_err(|_| EXPECTED)?;
+        let unit = unit.trim_start_matches(' ');
+        let is_unit = |name: &str| {
+            // "GB" could be a power of ten as well, and is refused.
+            [name, &name[..1]]
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(unit))
+        };
+        let shift = match unit {
+            "" | "B" => 0,
+            _ => {
+                let found = UNITS.iter().find(|(_, name)| is_unit(name));
+                found.ok_or(EXPECTED)?.0
+            }
+        };
+
+        let bytes = number.checked_mul(1 << shift);
+        bytes
+            .map(Self)
+            .ok_or("expected at most 16 EiB less one byte")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,7 +85,44 @@ mod tests {
         assert_eq!(text(1 << 63), "8 EiB");
     }
 
+    #[test]
+    fn what_people_write() {
+        let size = |text: &str| text.parse::<Size>().map(|size| size.0).ok();
+
+        assert_eq!(size("1073741824"), Some(1 << 30));
+        assert_eq!(size("1G"), Some(1 << 30));
+        assert_eq!(size("512MiB"), Some(512 << 20));
+        assert_eq!(size("3 tib"), Some(3 << 40));
+        assert_eq!(size("0"), Some(0));
+        assert_eq!(size("7B"), Some(7));
+        for bad in [
+            "",
+            "G",
+            "1GB",
+            "-1",
+            "+1",
+            "1.5G",
+            "1 x",
+            "16E",
+            "18446744073709551616",
+            "1é",
+        ] {
+            assert_eq!(size(bad), None, "{bad:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_text_is_survived(text: String) {
+            let _ = text.parse::<Size>();
+        }
+
+        #[test]
+        fn what_is_printed_is_read(bytes: u64, shift in 0_u32..64) {
+            let bytes = bytes << shift;
+            prop_assert_eq!(Size(bytes).to_string().parse::<Size>().unwrap().0, bytes);
+        }
+
         #[test]
         fn nothing_is_lost(bytes: u64, shift in 0_u32..64) {
             let bytes = bytes << shift;

@@ -7,63 +7,77 @@
 use crate::error::optional;
 use crate::error::Result;
 use crate::files;
+use crate::status::Answers;
+use crate::status::Counters;
+use crate::status::Device;
+use crate::status::Requests;
+use crate::status::Source;
+use crate::words::Vocabulary;
+use crate::words::Word;
 use std::path::Path;
 use std::path::PathBuf;
 
 /// The group's name.
-const GROUP: &str = "virtio_mem";
+pub(crate) const GROUP: &str = "virtio_mem";
 /// What is expected in a size's file.
 const EXPECTED_BYTES: &str = "a decimal number of bytes";
 /// What is expected in `start_address`.
 const EXPECTED_ADDRESS: &str = "a decimal address";
 /// What is expected in `node`.
 const EXPECTED_NODE: &str = "the number of a node, or -1";
-/// What is expected in `state` and `reason`.
+/// What is expected in `next_attempt_ms`.
+const EXPECTED_TIME: &str = "a decimal number of milliseconds, or -1";
+/// What is expected of a counter.
+const EXPECTED_COUNT: &str = "a decimal number";
+/// What is expected in `features` and `last_error`.
+const EXPECTED_WORDS: &str = "words of lower-case letters, digits and dashes";
+/// What is expected in `state`, `reason`, `mode` and `online_type`.
 const EXPECTED_WORD: &str = "a word of lower-case letters, digits and dashes";
 
-/// What the driver says of a device.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Attributes {
-    /// What the host asks for.
-    pub(crate) requested_size: Option<u64>,
-    /// What the host gave.
-    pub(crate) plugged_size: Option<u64>,
-    /// The most the device can ever give.
-    pub(crate) region_size: Option<u64>,
-    /// How far into the region blocks can be plugged now.
-    pub(crate) usable_region_size: Option<u64>,
-    /// The size of the device's blocks.
-    pub(crate) block_size: Option<u64>,
-    /// Where the region starts.
-    pub(crate) start_address: Option<u64>,
-    /// The node its memory belongs to.
-    pub(crate) node: Option<u32>,
-    /// What the driver is doing.
-    pub(crate) state: Option<String>,
-    /// Why it is not done.
-    pub(crate) reason: Option<String>,
-}
-
-/// Reads the attributes of the device in `dir`; `None` if its driver has none.
-pub(crate) fn read(dir: &Path) -> Result<Option<Attributes>> {
+/// Reads what the driver says into `device`; `false` if it says nothing.
+pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<bool> {
     let group = Group(dir.join(GROUP));
     if !group.exists() {
-        return Ok(None);
+        return Ok(false);
     }
-    let attributes = Attributes {
-        requested_size: group.bytes("requested_size")?,
-        plugged_size: group.bytes("plugged_size")?,
+    let said = Device {
+        device: device.device.clone(),
+        driver: device.driver.clone(),
+        source: Source::Sysfs,
+        node: group.value("node", EXPECTED_NODE, files::node)?.flatten(),
+        start_address: group.value("start_address", EXPECTED_ADDRESS, files::decimal)?,
+        block_size: group.bytes("block_size")?,
         region_size: group.bytes("region_size")?,
         usable_region_size: group.bytes("usable_region_size")?,
-        block_size: group.bytes("block_size")?,
-        start_address: group.value("start_address", EXPECTED_ADDRESS, files::decimal)?,
-        node: group.value("node", EXPECTED_NODE, files::node)?.flatten(),
-        state: group.value("state", EXPECTED_WORD, files::word)?,
-        reason: group.value("reason", EXPECTED_WORD, files::word)?,
+        requested_size: group.bytes("requested_size")?,
+        plugged_size: group.bytes("plugged_size")?,
+        state: group.known_word("state")?,
+        reason: group.known_word("reason")?,
+        next_attempt_ms: group
+            .value("next_attempt_ms", EXPECTED_TIME, files::milliseconds)?
+            .flatten(),
+        attempts: group.count("attempts")?,
+        last_error: group.words("last_error")?.map(|words| words.join(" ")),
+        mode: group.word("mode")?,
+        sub_block_size: group.bytes("sub_block_size")?,
+        big_block_size: group.bytes("big_block_size")?,
+        features: group.words("features")?,
+        online_type: group.word("online_type")?,
+        added_size: group.bytes("added_size")?,
+        plugged_movable_size: group.bytes("plugged_movable_size")?,
+        plugged_kernel_size: group.bytes("plugged_kernel_size")?,
+        plugged_offline_size: group.bytes("plugged_offline_size")?,
+        plugged_not_added_size: group.bytes("plugged_not_added_size")?,
+        counters: group.counters()?,
+        ..Device::default()
     };
 
     // If the driver was unbound meanwhile, missing files mean nothing.
-    Ok(group.exists().then_some(attributes))
+    if !group.exists() {
+        return Ok(false);
+    }
+    *device = said;
+    Ok(true)
 }
 
 /// The group's directory.
@@ -85,5 +99,53 @@ impl Group {
 
     fn bytes(&self, name: &str) -> Result<Option<u64>> {
         self.value(name, EXPECTED_BYTES, files::decimal)
+    }
+
+    fn count(&self, name: &str) -> Result<Option<u64>> {
+        self.value(name, EXPECTED_COUNT, files::decimal)
+    }
+
+    fn word(&self, name: &str) -> Result<Option<String>> {
+        self.value(name, EXPECTED_WORD, files::word)
+    }
+
+    fn known_word<T: Vocabulary>(&self, name: &str) -> Result<Option<Word<T>>> {
+        Ok(self.word(name)?.map(Word::new))
+    }
+
+    fn words(&self, name: &str) -> Result<Option<Vec<String>>> {
+        self.value(name, EXPECTED_WORDS, files::words)
+    }
+
+    /// All counters, unless the driver has none.
+    fn counters(&self) -> Result<Option<Counters>> {
+        let counters = Counters {
+            requests: Requests {
+                plug: self.answers("plug")?,
+                unplug: self.answers("unplug")?,
+                unplug_all: self.answers("unplug_all")?,
+                state: self.answers("state")?,
+            },
+            plugged_blocks_total: self.count("plugged_blocks_total")?,
+            plugged_bytes_total: self.count("plugged_bytes_total")?,
+            unplugged_blocks_total: self.count("unplugged_blocks_total")?,
+            unplugged_bytes_total: self.count("unplugged_bytes_total")?,
+            migrations_failed_total: self.count("migrations_failed_total")?,
+        };
+
+        Ok((counters != Counters::default()).then_some(counters))
+    }
+
+    /// How the device has answered requests of a kind.
+    fn answers(&self, kind: &str) -> Result<Answers> {
+        let count = |answer| self.count(&format!("requests_{kind}_{answer}"));
+
+        Ok(Answers {
+            ack: count("ack")?,
+            nack: count("nack")?,
+            busy: count("busy")?,
+            error: count("error")?,
+            garbled: count("garbled")?,
+        })
     }
 }

@@ -1,94 +1,254 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table a person reads.
+//! The table a person reads, and what there is to say below it.
 
+use crate::advice;
+use crate::bar;
 use crate::bus;
 use crate::size::Size;
 use crate::status::Device;
-use comfy_table::presets;
-use comfy_table::CellAlignment;
-use comfy_table::ContentArrangement;
-use comfy_table::Table;
+use anstyle::AnsiColor;
+use anstyle::Style;
+use std::fmt::Write;
+use std::io;
+use std::io::IsTerminal;
+use virtio_mem_core::vocabulary::State;
 
 /// What stands for a value that cannot be known.
-const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
+/// What stands between two columns.
+const GAP: &str = "  ";
+
+/// How the table is to look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    /// Whether sizes are in bytes.
+    pub(crate) bytes: bool,
+    /// Whether all is shown that is known.
+    pub(crate) wide: bool,
+    /// Whether there are bars.
+    pub(crate) bars: bool,
+    /// Whether there are colours.
+    pub(crate) colours: bool,
+}
+
+impl Look {
+    /// Bars and colours where standard output is a terminal that has them; no colours for those
+    /// who have set `NO_COLOR`.
+    pub(crate) fn for_stdout(bytes: bool, wide: bool) -> Self {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let bars = io::stdout().is_terminal();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+
+        Self {
+            bytes,
+            wide,
+            bars,
+            colours: bars && !dumb && !is_set("NO_COLOR"),
+        }
+    }
+}
+
+/// When a column of sizes is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum When {
+    /// Always.
+    Always,
+    /// If it is not 0 for every device.
+    Some,
+    /// If it stands in for a plugged size that is not known.
+    PluggedUnknown,
+    /// If all is asked for, and it is known of a device.
+    Wide,
+}
 
 /// A column of sizes.
 struct Column {
     title: &'static str,
     value: fn(&Device) -> Option<u64>,
-    /// Whether it is shown even if no device's value is known.
-    always: bool,
+    when: When,
 }
 
 /// The sizes, in the order in which they are shown.
-const COLUMNS: [Column; 9] = [
-    column("BLOCK", |device| device.block_size, false),
-    column("REGION", |device| device.region_size, true),
-    column("USABLE", |device| device.usable_region_size, false),
-    column("REQUESTED", |device| device.requested_size, true),
-    column("PLUGGED", |device| device.plugged_size, true),
-    column("ADDED", |device| device.added_size, true),
-    column("MOVABLE", |device| device.online_movable_size, false),
-    column("KERNEL", |device| device.online_kernel_size, false),
-    column("OFFLINE", |device| device.offline_size, false),
+const COLUMNS: [Column; 10] = [
+    column("BLOCK", |device| device.block_size, When::Wide),
+    column("REGION", |device| device.region_size, When::Always),
+    column("USABLE", |device| device.usable_region_size, When::Wide),
+    column("REQUESTED", |device| device.requested_size, When::Always),
+    column("PLUGGED", |device| device.plugged_size, When::Always),
+    column("ADDED", |device| device.added_size, When::PluggedUnknown),
+    column("MOVABLE", |device| device.online_movable_size, When::Wide),
+    column("KERNEL", |device| device.online_kernel_size, When::Some),
+    column("OFFLINE", |device| device.offline_size, When::Some),
+    column(
+        "NOT-ADDED",
+        |device| device.plugged_not_added_size,
+        When::Some,
+    ),
 ];
 
-const fn column(title: &'static str, value: fn(&Device) -> Option<u64>, always: bool) -> Column {
-    Column {
-        title,
-        value,
-        always,
+const fn column(title: &'static str, value: fn(&Device) -> Option<u64>, when: When) -> Column {
+    Column { title, value, when }
+}
+
+impl Column {
+    fn is_shown(&self, devices: &[Device], look: Look) -> bool {
+        let any = |test: &dyn Fn(&Device, u64) -> bool| {
+            devices
+                .iter()
+                .any(|device| (self.value)(device).is_some_and(|value| test(device, value)))
+        };
+
+        match self.when {
+            When::Always => true,
+            _ if look.wide => any(&|_, _| true),
+            When::Some => any(&|_, value| value != 0),
+            When::PluggedUnknown => any(&|device, _| device.plugged_size.is_none()),
+            When::Wide => false,
+        }
     }
 }
 
-/// Lays out one line per device under a line of titles.
-pub(crate) fn render(devices: &[Device], bytes: bool) -> String {
-    let shown: Vec<_> = COLUMNS
-        .iter()
-        .filter(|column| {
-            column.always
-                || devices
-                    .iter()
-                    .any(|device| (column.value)(device).is_some())
-        })
-        .collect();
-    let size = |value: Option<u64>| match value {
-        None => UNKNOWN.into(),
-        Some(value) if bytes => value.to_string(),
-        Some(value) => Size(value).to_string(),
-    };
+/// What stands in a row and column.
+#[derive(Clone, Debug, Default)]
+struct Cell {
+    text: String,
+    style: Style,
+    /// Whether it belongs to the right of its column, as numbers do.
+    right: bool,
+}
 
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(
-            ["DEVICE", "NODE"]
-                .into_iter()
-                .chain(shown.iter().map(|column| column.title))
-                .chain(["STATE"]),
-        );
-    for device in devices {
-        let node = device.node.map_or(UNKNOWN.into(), |node| node.to_string());
-        let sizes = shown.iter().map(|column| size((column.value)(device)));
-        let first = [device.device.clone(), node].into_iter();
-        table.add_row(first.chain(sizes).chain([state(device)]));
-    }
-
-    let last = table.column_count().saturating_sub(1);
-    for (index, column) in table.column_iter_mut().enumerate() {
-        let left = if index == 0 { 0 } else { 1 };
-        column.set_padding((left, 1));
-        if index != 0 && index != last {
-            column.set_cell_alignment(CellAlignment::Right);
+impl Cell {
+    fn left(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
         }
     }
-    table.trim_fmt()
+
+    fn right(text: impl Into<String>) -> Self {
+        Self {
+            right: true,
+            ..Self::left(text)
+        }
+    }
+
+    fn styled(self, style: Style) -> Self {
+        Self { style, ..self }
+    }
+}
+
+/// Lays out one line per device under a line of titles, and below it what there is to say of
+/// devices that have not done what is requested. Every line ends with a line feed.
+pub(crate) fn render(devices: &[Device], look: Look) -> String {
+    let mut text = lay_out(&rows(devices, look), look);
+
+    for device in devices {
+        if let Some(advice) = advice::of(device) {
+            let name = paint(&device.device, Style::new().bold(), look);
+            let indent = device.device.len() + 2;
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "\n{name}: {}", advice.matter);
+            let _ = writeln!(text, "{:indent$}{}", "", advice.remedy);
+        }
+    }
+    text
+}
+
+/// The titles and the devices.
+fn rows(devices: &[Device], look: Look) -> Vec<Vec<Cell>> {
+    let sizes: Vec<_> = COLUMNS
+        .iter()
+        .filter(|column| column.is_shown(devices, look))
+        .collect();
+    let bars = look.bars && devices.iter().any(|device| bar::of(device).is_some());
+    let next = devices
+        .iter()
+        .any(|device| device.next_attempt_ms.is_some());
+
+    let mut titles = vec![Cell::left("DEVICE"), Cell::right("NODE")];
+    titles.extend(sizes.iter().map(|column| Cell::right(column.title)));
+    titles.extend(bars.then(|| Cell::left("OF REGION")));
+    titles.push(Cell::left("STATE"));
+    titles.extend(next.then(|| Cell::left("NEXT TRY")));
+    for title in &mut titles {
+        title.style = Style::new().bold();
+    }
+
+    let row = |device: &Device| {
+        let mut row = vec![
+            Cell::left(&device.device),
+            Cell::right(device.node.map_or(UNKNOWN.into(), |node| node.to_string())),
+        ];
+        row.extend(
+            sizes
+                .iter()
+                .map(|column| size((column.value)(device), look)),
+        );
+        row.extend(bars.then(|| Cell::left(bar::of(device).unwrap_or_default())));
+        row.push(Cell::left(state(device)).styled(state_style(device)));
+        row.extend(next.then(|| Cell::left(next_attempt(device.next_attempt_ms))));
+        row
+    };
+    std::iter::once(titles)
+        .chain(devices.iter().map(row))
+        .collect()
+}
+
+/// Makes every column as wide as its widest cell.
+fn lay_out(rows: &[Vec<Cell>], look: Look) -> String {
+    let widths: Vec<_> = (0..rows.first().map_or(0, Vec::len))
+        .map(|index| {
+            let cells = rows.iter().filter_map(|row| row.get(index));
+            cells
+                .map(|cell| cell.text.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            if !line.is_empty() {
+                line.push_str(GAP);
+            }
+            // Padding stays outside of what is painted.
+            let pad = " ".repeat(width.saturating_sub(cell.text.chars().count()));
+            let painted = paint(&cell.text, cell.style, look);
+            let parts = if cell.right {
+                [&pad, &painted]
+            } else {
+                [&painted, &pad]
+            };
+            line.extend(parts.map(String::as_str));
+        }
+        text.push_str(line.trim_end_matches(' '));
+        text.push('\n');
+    }
+    text
+}
+
+/// A text in a style, if there are styles.
+fn paint(text: &str, style: Style, look: Look) -> String {
+    if look.colours && style != Style::new() {
+        format!("{style}{text}{style:#}")
+    } else {
+        text.into()
+    }
+}
+
+fn size(value: Option<u64>, look: Look) -> Cell {
+    Cell::right(match value {
+        None => UNKNOWN.into(),
+        Some(value) if look.bytes => value.to_string(),
+        Some(value) => Size(value).to_string(),
+    })
 }
 
 /// What the device is doing, in a few words.
-fn state(device: &Device) -> String {
+pub(crate) fn state(device: &Device) -> String {
     match &device.driver {
         None => return "no driver bound".into(),
         Some(driver) if driver != bus::DRIVER => {
@@ -96,16 +256,39 @@ fn state(device: &Device) -> String {
         }
         Some(_) => {}
     }
-    match (device.state.as_deref(), device.reason.as_deref()) {
+    match (&device.state, device.hindrance()) {
         (None, _) => UNKNOWN.into(),
-        (Some(state), None | Some("none")) => state.into(),
+        (Some(state), None) => state.to_string(),
         (Some(state), Some(reason)) => format!("{state}: {reason}"),
+    }
+}
+
+/// Green is well, cyan under way, yellow waiting, red in need of somebody.
+fn state_style(device: &Device) -> Style {
+    let colour = match device.state.as_ref().map(|state| state.known()) {
+        None if !device.is_driven() => AnsiColor::Red,
+        None | Some(None) => return Style::new(),
+        Some(Some(State::Settled)) => AnsiColor::Green,
+        Some(Some(State::Plugging | State::Unplugging)) => AnsiColor::Cyan,
+        Some(Some(State::Waiting | State::Suspended)) => AnsiColor::Yellow,
+        Some(Some(State::Stalled)) => AnsiColor::Red,
+    };
+    colour.on_default()
+}
+
+/// When the driver tries again, without false precision.
+fn next_attempt(milliseconds: Option<u64>) -> String {
+    match milliseconds {
+        None => "-".into(),
+        Some(milliseconds @ ..1000) => format!("{milliseconds} ms"),
+        Some(milliseconds) => format!("{} s", milliseconds / 1000),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Word;
 
     fn device() -> Device {
         Device {
@@ -119,16 +302,23 @@ mod tests {
     fn states() {
         let mut device = device();
         assert_eq!(state(&device), "unknown");
-        device.state = Some("waiting".into());
+        device.state = Some(Word::new("waiting".into()));
         assert_eq!(state(&device), "waiting");
-        device.reason = Some("none".into());
+        device.reason = Some(Word::new("none".into()));
         assert_eq!(state(&device), "waiting");
-        device.reason = Some("memory-in-use".into());
+        device.reason = Some(Word::new("memory-in-use".into()));
         assert_eq!(state(&device), "waiting: memory-in-use");
         device.driver = Some("vfio\u{1b}".into());
         assert_eq!(state(&device), "bound to vfio\\u{1b}");
         device.driver = None;
         assert_eq!(state(&device), "no driver bound");
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(next_attempt(None), "-");
+        assert_eq!(next_attempt(Some(250)), "250 ms");
+        assert_eq!(next_attempt(Some(2999)), "2 s");
     }
 
     #[test]
@@ -141,10 +331,46 @@ mod tests {
         };
 
         assert_eq!(
-            render(&[known, device()], false),
+            render(&[known, device()], Look::default()),
             "DEVICE      NODE   REGION  REQUESTED  PLUGGED     ADDED  STATE
 virtio0        1   16 GiB    unknown  unknown  1664 MiB  unknown
-virtio0  unknown  unknown    unknown  unknown   unknown  unknown"
+virtio0  unknown  unknown    unknown  unknown   unknown  unknown
+"
         );
+    }
+
+    #[test]
+    fn on_a_terminal() {
+        let device = Device {
+            node: Some(0),
+            region_size: Some(16 << 30),
+            requested_size: Some(1536 << 20),
+            plugged_size: Some(3 << 30),
+            state: Some(Word::new("waiting".into())),
+            reason: Some(Word::new("memory-in-use".into())),
+            next_attempt_ms: Some(2500),
+            ..device()
+        };
+        let look = Look {
+            bars: true,
+            ..Look::default()
+        };
+        let text = render(&[device.clone()], look);
+
+        assert!(text.starts_with(
+            "DEVICE   NODE  REGION  REQUESTED  PLUGGED  OF REGION         STATE                   NEXT TRY
+virtio0     0  16 GiB   1536 MiB    3 GiB  #xx.............  waiting: memory-in-use  2 s
+
+virtio0: memory that should go is in use and cannot be migrated
+         end or restart what uses it"
+        ));
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+
+        let colours = Look {
+            colours: true,
+            ..look
+        };
+        let painted = render(&[device], colours);
+        assert!(painted.contains("\u{1b}[33mwaiting: memory-in-use\u{1b}[0m  2 s\n"));
     }
 }

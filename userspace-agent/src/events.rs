@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sleeping until something happens to a device.
+//!
+//! A driver with attributes announces changes of some of them to whoever polls the files. Devices
+//! that come and go, drivers that are bound and unbound, and memory blocks that come and go are
+//! announced by uevents; that is all there is beside the C driver. To miss nothing, first [`arm`],
+//! then look, then [`Events::wait`] with what was armed: whatever happens after arming ends the
+//! wait at once.
+//!
+//! Neither is relied upon alone. Not all that is shown is announced, files in a recorded tree never
+//! are, and a container may not be told of uevents: callers look again after an interval.
+
+use crate::bus;
+use crate::error::Error;
+use crate::error::Result;
+use crate::files::Root;
+use crate::sysfs;
+use rustix::event::poll;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::io::Errno;
+use rustix::net;
+use rustix::net::netlink;
+use signal_hook::consts::SIGINT;
+use signal_hook::consts::SIGTERM;
+use signal_hook::low_level::pipe;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use std::time::Instant;
+
+/// The attributes whose changes the driver announces.
+const ANNOUNCED: [&str; 4] = ["state", "reason", "requested_size", "plugged_size"];
+/// The multicast group of what the kernel itself says; 2 would be what udev makes of it.
+const KERNEL_GROUP: u32 = 1;
+/// The kernel's uevents are at most 2 KiB and a header; what is cut off is of no interest.
+const UEVENT_SIZE: usize = 4096;
+/// What a uevent has to say to be of interest.
+const SUBSYSTEMS: [&[u8]; 2] = [b"SUBSYSTEM=virtio", b"SUBSYSTEM=memory"];
+/// For how long changes are left to accumulate after each look: that many looks a second are
+/// enough for anyone, and memory that is being plugged changes far more often.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a wait has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Woken {
+    /// It is worth looking: something has happened, or the time is over.
+    Look,
+    /// The program is to end: by a signal, or because nobody reads its output any longer.
+    End,
+}
+
+/// Files that have been read, so that polling them tells what has changed since.
+#[derive(Debug)]
+pub(crate) struct Armed(Vec<File>);
+
+/// Gets ready to be told of all changes from now on, of all devices or the one called `only`. What
+/// cannot be read here cannot be waited for; looking will tell why.
+pub(crate) fn arm(root: &Root, only: Option<&str>) -> Armed {
+    let names = bus::names(root).unwrap_or_default();
+    let files = names
+        .iter()
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .flat_map(|name| {
+            let group = bus::dir(root, name).join(sysfs::GROUP);
+            ANNOUNCED.map(|attribute| group.join(attribute))
+        });
+
+    // Only a file that has been read since it was opened tells of changes.
+    let read = |mut file: File| file.read(&mut [0; 64]).map(|_| file);
+    Armed(
+        files
+            .filter_map(|path| File::open(path).and_then(read).ok())
+            .collect(),
+    )
+}
+
+/// The sources of events that last as long as the program.
+#[derive(Debug)]
+pub(crate) struct Events {
+    /// `None` where the kernel does not let us listen.
+    uevents: Option<OwnedFd>,
+    /// Readable once the program is to end.
+    end: Option<UnixStream>,
+}
+
+impl Events {
+    /// Listens to uevents. SIGINT and SIGTERM end the program as ever.
+    pub(crate) fn new() -> Self {
+        Self {
+            uevents: uevents().ok(),
+            end: None,
+        }
+    }
+
+    /// Listens to uevents, to SIGINT and SIGTERM, and for the end of whoever reads the output.
+    pub(crate) fn until_ended() -> Result<Self> {
+        let register = || {
+            let (end, signalled) = UnixStream::pair()?;
+            pipe::register(SIGINT, signalled.try_clone()?)?;
+            pipe::register(SIGTERM, signalled)?;
+            Ok(end)
+        };
+        let end = register().map_err(|error: io::Error| Error::Poll(error))?;
+
+        Ok(Self {
+            end: Some(end),
+            ..Self::new()
+        })
+    }
+
+    /// Sleeps a moment in which events accumulate, then until there is one or `timeout` is over.
+    pub(crate) fn wait(&self, armed: &Armed, timeout: Duration) -> Result<Woken> {
+        let start = Instant::now();
+        let left = || timeout.saturating_sub(start.elapsed());
+
+        if self.poll(&[], None, PAUSE.min(timeout))? == Polled::End {
+            return Ok(Woken::End);
+        }
+        loop {
+            match self.poll(&armed.0, self.uevents.as_ref(), left())? {
+                Polled::End => return Ok(Woken::End),
+                Polled::Uevents if !self.concerned() => {}
+                Polled::Uevents | Polled::Attributes | Polled::Nothing => return Ok(Woken::Look),
+            }
+        }
+    }
+
+    /// Polls these files, these uevents and what ends the program.
+    fn poll(&self, files: &[File], uevents: Option<&OwnedFd>, timeout: Duration) -> Result<Polled> {
+        let stdout = io::stdout();
+        let mut fds: Vec<_> = files
+            .iter()
+            .map(|file| PollFd::new(file, PollFlags::PRI | PollFlags::ERR))
+            .collect();
+        let uevents_at = fds.len();
+        fds.extend(uevents.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let end_at = fds.len();
+        if let Some(end) = &self.end {
+            fds.push(PollFd::new(end, PollFlags::IN));
+            // Errors and hang-ups are told without being asked for.
+            fds.push(PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty()));
+        }
+
+        // A time that does not fit is more than anyone lives.
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Polled::Nothing),
+            Err(error) => return Err(Error::Poll(error.into())),
+        }
+        let happened: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let any = |range: &[bool]| range.contains(&true);
+
+        Ok(if any(&happened[end_at..]) {
+            Polled::End
+        } else if any(&happened[..uevents_at]) {
+            Polled::Attributes
+        } else if any(&happened[uevents_at..end_at]) {
+            Polled::Uevents
+        } else {
+            Polled::Nothing
+        })
+    }
+
+    /// Takes all uevents that have come; whether one of them may concern a device.
+    fn concerned(&self) -> bool {
+        let Some(socket) = &self.uevents else {
+            return false;
+        };
+        let mut message = [0; UEVENT_SIZE];
+        let mut concerned = false;
+
+        loop {
+            match net::recv(socket, &mut message[..], net::RecvFlags::DONTWAIT) {
+                Ok((_, length)) => {
+                    concerned |= concerns(&message[..length.min(UEVENT_SIZE)]);
+                }
+                Err(Errno::AGAIN) => return concerned,
+                Err(Errno::INTR) => {}
+                // Some were lost (ENOBUFS), which may have been of interest.
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
+/// What a poll has found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Polled {
+    Nothing,
+    Attributes,
+    Uevents,
+    End,
+}
+
+/// A socket on which the kernel's uevents arrive.
+fn uevents() -> rustix::io::Result<OwnedFd> {
+    let socket = net::socket_with(
+        net::AddressFamily::NETLINK,
+        net::SocketType::DGRAM,
+        net::SocketFlags::CLOEXEC,
+        Some(netlink::KOBJECT_UEVENT),
+    )?;
+
+    net::bind(&socket, &netlink::SocketAddrNetlink::new(0, KERNEL_GROUP))?;
+    Ok(socket)
+}
+
+/// Whether a uevent may concern a memory device or its memory. Who sent it does not matter: a
+/// forged one makes us look once more.
+fn concerns(message: &[u8]) -> bool {
+    message
+        .split(|byte| *byte == 0)
+        .any(|field| SUBSYSTEMS.contains(&field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uevents_of_interest() {
+        assert!(concerns(
+            b"bind@/devices/pci0000:00/virtio1\0ACTION=bind\0SUBSYSTEM=virtio\0SEQNUM=1\0"
+        ));
+        assert!(concerns(b"add@/x\0SUBSYSTEM=memory\0"));
+        assert!(!concerns(b"add@/x\0SUBSYSTEM=memory_tiering\0"));
+        assert!(!concerns(b"add@/SUBSYSTEM=virtio\0SUBSYSTEM=net\0"));
+        assert!(!concerns(b""));
+    }
+
+    #[test]
+    fn plain_files_announce_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = dir.path().join("sys/bus/virtio/devices/virtio0/virtio_mem");
+        std::fs::create_dir_all(&group).unwrap();
+        std::fs::write(group.join("state"), "settled\n").unwrap();
+        std::fs::write(group.join("reason"), "").unwrap();
+        let root = Root::new(dir.path().into());
+
+        assert_eq!(arm(&root, Some("virtio1")).0.len(), 0);
+        let armed = arm(&root, None);
+        assert_eq!(armed.0.len(), 2);
+
+        let events = Events {
+            uevents: None,
+            end: None,
+        };
+        let (start, timeout) = (Instant::now(), Duration::from_millis(120));
+        assert_eq!(events.wait(&armed, timeout).unwrap(), Woken::Look);
+        assert!(start.elapsed() >= timeout);
+    }
+}
