@@ -22,13 +22,13 @@ pub(crate) fn of(device: &Device) -> Option<Advice> {
     match device.driver.as_deref() {
         None => {
             return Some(advice(
-                "no driver is bound to it, and its memory is not used",
+                "no driver is bound to it, and nothing does what the host requests",
                 "load the driver: `modprobe virtio_mem`, or bind it in /sys/bus/virtio/drivers",
             ));
         }
         Some(driver) if driver != bus::DRIVER => {
             return Some(advice(
-                "another driver is bound to it, and its memory is not used",
+                "another driver is bound to it, and virtio_mem cannot do what the host requests",
                 "unbind that driver and bind virtio_mem in /sys/bus/virtio/drivers",
             ));
         }

@@ -56,6 +56,11 @@ fn attributes() {
         ("node", "-2", "the number of a node, or -1"),
         ("state", "\u{1b}]0;owned\u{7}", "a word"),
         ("reason", "two words", "a word"),
+        ("next_attempt_ms", "-2", "milliseconds, or -1"),
+        ("attempts", "many", "a decimal number"),
+        ("last_error", "plug \u{1b}[2J", "words"),
+        ("features", "a  b", "words"),
+        ("requests_plug_ack", "-1", "a decimal number"),
     ] {
         let mut tree = tree();
         tree.attribute(0, name, bad);

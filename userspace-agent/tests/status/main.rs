@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs the agent's `status` over trees of every kind a machine, or an attacker, could show it.
+//! Runs the agent's `status` over trees of every kind a machine, or an attacker, could show it, and
+//! `watch` and `wait` over trees that change.
 
 mod hostile;
 mod shown;
 mod tree;
+mod wait;
+mod watch;

@@ -54,6 +54,74 @@ fn with_attributes() -> Tree {
     tree
 }
 
+/// The same with all that the driver can say.
+fn with_everything() -> Tree {
+    let tree = with_attributes();
+    for (name, value) in [
+        ("added_size", 192 << 20),
+        ("sub_block_size", 4 << 20),
+        ("plugged_movable_size", 192 << 20),
+        ("plugged_kernel_size", 0),
+        ("plugged_offline_size", 0),
+        ("plugged_not_added_size", 8 << 20),
+        ("next_attempt_ms", 1500),
+        ("attempts", 4),
+        ("plugged_blocks_total", 150),
+        ("plugged_bytes_total", 300 << 20),
+        ("unplugged_blocks_total", 50),
+        ("unplugged_bytes_total", 100 << 20),
+        ("migrations_failed_total", 7),
+    ] {
+        tree.attribute(0, name, value);
+    }
+    for (name, value) in [
+        ("mode", "sub-block"),
+        ("features", "acpi-pxm unplugged-inaccessible"),
+        ("online_type", "movable"),
+        ("last_error", "unplug in-use"),
+    ] {
+        tree.attribute(0, name, value);
+    }
+    for kind in ["plug", "unplug", "unplug_all", "state"] {
+        for (answer, number) in ["ack", "nack", "busy", "error", "garbled"].iter().zip(1..) {
+            tree.attribute(0, &format!("requests_{kind}_{answer}"), number);
+        }
+    }
+    tree
+}
+
+/// What is null in the JSON of a driver that does not show it.
+const NEWER: [&str; 14] = [
+    "next_attempt_ms",
+    "attempts",
+    "last_error",
+    "mode",
+    "sub_block_size",
+    "big_block_size",
+    "features",
+    "online_type",
+    "plugged_movable_size",
+    "plugged_kernel_size",
+    "plugged_offline_size",
+    "plugged_not_added_size",
+    "counters",
+    "usable_region_size",
+];
+
+/// Takes from the JSON what only newer drivers show, which has to be null.
+fn without_newer(mut devices: Value) -> Value {
+    for device in devices.as_array_mut().unwrap() {
+        for name in NEWER {
+            if let Some(value) = device.as_object_mut().unwrap().remove(name) {
+                assert_eq!(value, Value::Null, "{name}");
+            } else {
+                panic!("no {name}");
+            }
+        }
+    }
+    devices
+}
+
 /// Checks that the table is exactly this.
 fn shows(tree: &Tree, args: &[&str], table: &str) {
     tree.agent(args)
@@ -84,11 +152,17 @@ fn no_virtio_at_all() {
 #[test]
 fn table_of_the_c_driver() {
     let table = "\
-DEVICE   NODE  REGION  REQUESTED  PLUGGED     ADDED   MOVABLE   KERNEL  OFFLINE  STATE
-virtio1     1  16 GiB    unknown  unknown  1664 MiB  1280 MiB  256 MiB  128 MiB  unknown
+DEVICE   NODE  REGION  REQUESTED  PLUGGED     ADDED   KERNEL  OFFLINE  STATE
+virtio1     1  16 GiB    unknown  unknown  1664 MiB  256 MiB  128 MiB  unknown
 ";
     shows(&c_driver(), &["status"], table);
     shows(&c_driver(), &[], table);
+
+    let wide = "\
+DEVICE   NODE  REGION  REQUESTED  PLUGGED     ADDED   MOVABLE   KERNEL  OFFLINE  STATE
+virtio1     1  16 GiB    unknown  unknown  1664 MiB  1280 MiB  256 MiB  128 MiB  unknown
+";
+    shows(&c_driver(), &["status", "--wide"], wide);
 }
 
 #[test]
@@ -96,55 +170,143 @@ fn json_of_the_c_driver() {
     let (status, code) = c_driver().json(&[]);
 
     assert_eq!(code, 0);
+    assert_eq!(status["version"], 1);
     assert_eq!(
-        status,
-        json!({
-            "version": 1,
-            "devices": [{
-                "device": "virtio1",
-                "driver": "virtio_mem",
-                "source": "iomem",
-                "node": 1,
-                "start_address": region_start(1),
-                "block_size": null,
-                "region_size": REGION,
-                "usable_region_size": null,
-                "requested_size": null,
-                "plugged_size": null,
-                "state": null,
-                "reason": null,
-                "added_size": 13 * MEMORY_BLOCK,
-                "online_movable_size": 10 * MEMORY_BLOCK,
-                "online_kernel_size": 2 * MEMORY_BLOCK,
-                "offline_size": MEMORY_BLOCK,
-            }],
-        })
+        without_newer(status["devices"].clone()),
+        json!([{
+            "device": "virtio1",
+            "driver": "virtio_mem",
+            "source": "iomem",
+            "node": 1,
+            "start_address": region_start(1),
+            "block_size": null,
+            "region_size": REGION,
+            "requested_size": null,
+            "plugged_size": null,
+            "state": null,
+            "reason": null,
+            "added_size": 13 * MEMORY_BLOCK,
+            "online_movable_size": 10 * MEMORY_BLOCK,
+            "online_kernel_size": 2 * MEMORY_BLOCK,
+            "offline_size": MEMORY_BLOCK,
+        }])
     );
 }
 
 #[test]
 fn table_of_attributes() {
+    let advice = "
+virtio0: memory that should go is in use and cannot be migrated
+         end or restart what uses it, or wait; see `virtio-mem-agent doctor`
+";
     shows(
         &with_attributes(),
         &["status"],
-        "\
-DEVICE   NODE  BLOCK  REGION  USABLE  REQUESTED  PLUGGED    ADDED  MOVABLE  KERNEL  OFFLINE  STATE
-virtio0     0  2 MiB  16 GiB   1 GiB    300 MiB  200 MiB  256 MiB  256 MiB     0 B      0 B  waiting: memory-in-use
-",
+        &format!(
+            "\
+DEVICE   NODE  REGION  REQUESTED  PLUGGED  STATE
+virtio0     0  16 GiB    300 MiB  200 MiB  waiting: memory-in-use
+{advice}"
+        ),
     );
     shows(
         &with_attributes(),
-        &["status", "--bytes"],
-        "\
+        &["status", "--wide", "--bytes"],
+        &format!(
+            "\
 DEVICE   NODE    BLOCK       REGION      USABLE  REQUESTED    PLUGGED      ADDED    MOVABLE  KERNEL  OFFLINE  STATE
 virtio0     0  2097152  17179869184  1073741824  314572800  209715200  268435456  268435456       0        0  waiting: memory-in-use
+{advice}"
+        ),
+    );
+}
+
+#[test]
+fn table_of_a_device_with_everything() {
+    shows(
+        &with_everything(),
+        &["status"],
+        "\
+DEVICE   NODE  REGION  REQUESTED  PLUGGED  NOT-ADDED  STATE                   NEXT TRY
+virtio0     0  16 GiB    300 MiB  200 MiB      8 MiB  waiting: memory-in-use  1 s
+
+virtio0: memory that should go is in use and cannot be migrated (4 attempts, last failure: unplug in-use)
+         end or restart what uses it, or wait; see `virtio-mem-agent doctor`
+",
+    );
+}
+
+#[test]
+fn table_of_a_settled_device() {
+    let tree = with_attributes();
+    tree.stand(0, 256 << 20, 256 << 20, "settled");
+
+    shows(
+        &tree,
+        &["status"],
+        "\
+DEVICE   NODE  REGION  REQUESTED  PLUGGED  STATE
+virtio0     0  16 GiB    256 MiB  256 MiB  settled
+",
+    );
+}
+
+#[test]
+fn words_of_a_newer_driver() {
+    let tree = with_attributes();
+    tree.attribute(0, "state", "resting");
+    tree.attribute(0, "reason", "bad-weather");
+    let (status, code) = tree.json(&[]);
+
+    assert_eq!(code, 0);
+    assert_eq!(status["devices"][0]["state"], "resting");
+    assert_eq!(status["devices"][0]["reason"], "bad-weather");
+    shows(
+        &tree,
+        &["status"],
+        "\
+DEVICE   NODE  REGION  REQUESTED  PLUGGED  STATE
+virtio0     0  16 GiB    300 MiB  200 MiB  resting: bad-weather
+
+virtio0: the driver is hindered by \"bad-weather\", which this agent does not know
+         see the documentation of the driver, or take a newer agent
 ",
     );
 }
 
 #[test]
 fn json_of_attributes() {
-    let (status, code) = with_attributes().json(&["--bytes"]);
+    let tree = with_attributes();
+    tree.remove_attribute(0, "usable_region_size");
+    let (status, code) = tree.json(&["--bytes"]);
+
+    assert_eq!(code, 0);
+    assert_eq!(
+        without_newer(status["devices"].clone()),
+        json!([{
+            "device": "virtio0",
+            "driver": "virtio_mem",
+            "source": "sysfs",
+            "node": 0,
+            "start_address": region_start(0),
+            "block_size": 2 << 20,
+            "region_size": REGION,
+            "requested_size": 314_572_800,
+            "plugged_size": 209_715_200,
+            "state": "waiting",
+            "reason": "memory-in-use",
+            "added_size": 2 * MEMORY_BLOCK,
+            "online_movable_size": 2 * MEMORY_BLOCK,
+            "online_kernel_size": 0,
+            "offline_size": 0,
+        }])
+    );
+}
+
+#[test]
+fn json_of_a_device_with_everything() {
+    let (status, code) = with_everything().json(&[]);
+    let answers = json!({"ack": 1, "nack": 2, "busy": 3, "error": 4, "garbled": 5});
 
     assert_eq!(code, 0);
     assert_eq!(
@@ -162,12 +324,49 @@ fn json_of_attributes() {
             "plugged_size": 209_715_200,
             "state": "waiting",
             "reason": "memory-in-use",
-            "added_size": 2 * MEMORY_BLOCK,
+            "next_attempt_ms": 1500,
+            "attempts": 4,
+            "last_error": "unplug in-use",
+            "mode": "sub-block",
+            "sub_block_size": 4 << 20,
+            "big_block_size": null,
+            "features": ["acpi-pxm", "unplugged-inaccessible"],
+            "online_type": "movable",
+            "added_size": 192 << 20,
             "online_movable_size": 2 * MEMORY_BLOCK,
             "online_kernel_size": 0,
             "offline_size": 0,
+            "plugged_movable_size": 192 << 20,
+            "plugged_kernel_size": 0,
+            "plugged_offline_size": 0,
+            "plugged_not_added_size": 8 << 20,
+            "counters": {
+                "requests": {
+                    "plug": answers,
+                    "unplug": answers,
+                    "unplug_all": answers,
+                    "state": answers,
+                },
+                "plugged_blocks_total": 150,
+                "plugged_bytes_total": 300 << 20,
+                "unplugged_blocks_total": 50,
+                "unplugged_bytes_total": 100 << 20,
+                "migrations_failed_total": 7,
+            },
         }])
     );
+}
+
+#[test]
+fn nothing_to_count_down_and_no_features() {
+    let tree = with_everything();
+    tree.attribute(0, "next_attempt_ms", -1);
+    tree.attribute(0, "features", "");
+    let (status, code) = tree.json(&[]);
+
+    assert_eq!(code, 0);
+    assert_eq!(status["devices"][0]["next_attempt_ms"], Value::Null);
+    assert_eq!(status["devices"][0]["features"], json!([]));
 }
 
 #[test]
@@ -183,8 +382,7 @@ fn attributes_need_no_privileges() {
 fn attributes_that_are_missing_are_unknown() {
     let tree = with_attributes();
     for name in ["plugged_size", "reason", "start_address"] {
-        let path = format!("sys/bus/virtio/devices/virtio0/virtio_mem/{name}");
-        std::fs::remove_file(tree.path(&path)).unwrap();
+        tree.remove_attribute(0, name);
     }
     let (status, code) = tree.json(&[]);
     let device = &status["devices"][0];
@@ -210,8 +408,8 @@ fn ordinary_user() {
 
     let assert = tree.agent(&["status"]).assert().code(0).stdout(
         "\
-DEVICE      NODE   REGION  REQUESTED  PLUGGED    ADDED  STATE
-virtio1  unknown  unknown    unknown  unknown  unknown  unknown
+DEVICE      NODE   REGION  REQUESTED  PLUGGED  STATE
+virtio1  unknown  unknown    unknown  unknown  unknown
 ",
     );
     assert.stderr(
@@ -272,9 +470,15 @@ fn other_drivers_and_none() {
         &tree,
         &["status"],
         "\
-DEVICE      NODE   REGION  REQUESTED  PLUGGED    ADDED  STATE
-virtio0  unknown  unknown    unknown  unknown  unknown  no driver bound
-virtio1  unknown  unknown    unknown  unknown  unknown  bound to other
+DEVICE      NODE   REGION  REQUESTED  PLUGGED  STATE
+virtio0  unknown  unknown    unknown  unknown  no driver bound
+virtio1  unknown  unknown    unknown  unknown  bound to other
+
+virtio0: no driver is bound to it, and nothing does what the host requests
+         load the driver: `modprobe virtio_mem`, or bind it in /sys/bus/virtio/drivers
+
+virtio1: another driver is bound to it, and virtio_mem cannot do what the host requests
+         unbind that driver and bind virtio_mem in /sys/bus/virtio/drivers
 ",
     );
     let (status, _) = tree.json(&[]);

@@ -79,10 +79,31 @@ impl Tree {
         self.write("proc/iomem", &self.iomem);
     }
 
-    /// Writes one of the driver's own attributes.
+    /// Writes one of the driver's own attributes, at one stroke.
     pub(crate) fn attribute(&self, number: u64, name: &str, value: impl ToString) {
         let path = format!("sys/devices/pci0000:00/virtio{number}/virtio_mem/{name}");
-        self.write(&path, format!("{}\n", value.to_string()));
+        self.write("new", format!("{}\n", value.to_string()));
+        fs::create_dir_all(self.path(&path).parent().unwrap()).unwrap();
+        fs::rename(self.path("new"), self.path(&path)).unwrap();
+    }
+
+    /// Removes one of the driver's own attributes.
+    pub(crate) fn remove_attribute(&self, number: u64, name: &str) {
+        let path = format!("sys/devices/pci0000:00/virtio{number}/virtio_mem/{name}");
+        fs::remove_file(self.path(&path)).unwrap();
+    }
+
+    /// Writes how a device with a region stands, with the state last.
+    pub(crate) fn stand(&self, number: u64, requested: u64, plugged: u64, state: &str) {
+        for (name, size) in [
+            ("region_size", REGION),
+            ("requested_size", requested),
+            ("plugged_size", plugged),
+        ] {
+            self.attribute(number, name, size);
+        }
+        self.attribute(number, "reason", "none");
+        self.attribute(number, "state", state);
     }
 
     /// Makes the memory block at an address.

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Watching devices that change.
+
+use crate::tree::Tree;
+use serde_json::Value;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(30);
+
+fn tree() -> Tree {
+    let mut tree = Tree::new();
+    tree.memory_device(0, 0);
+    tree.stand(0, 1 << 30, 0, "plugging");
+    tree
+}
+
+/// A running agent whose lines arrive as they are printed.
+struct Watch {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watch {
+    fn start(tree: &Tree, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
+            .arg("--root")
+            .arg(tree.path(""))
+            .args(["watch", "--interval", "100ms"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                if sender.send(line.unwrap()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(LONG).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Waits for a line of JSON in which the first device has this state.
+    fn until_state(&self, state: &str) -> Value {
+        loop {
+            let mut status = self.json();
+            if status["devices"][0]["state"] == state {
+                return status["devices"][0].take();
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.lines.recv_timeout(Duration::from_millis(500)).is_err()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    fn end(mut self) -> ExitStatus {
+        for _ in 0..LONG.as_millis() / 10 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("still running");
+    }
+}
+
+/// No agent is left behind, whatever a test has found.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_line_per_change() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &["--json"]);
+    assert_eq!(watch.json()["devices"][0]["state"], "plugging");
+    assert!(watch.is_silent());
+
+    tree.attribute(0, "plugged_size", 1 << 30);
+    assert_eq!(watch.json()["devices"][0]["plugged_size"], 1 << 30);
+    tree.attribute(0, "state", "settled");
+    assert_eq!(watch.until_state("settled")["plugged_size"], 1 << 30);
+    assert!(watch.is_silent());
+}
+
+#[test]
+fn the_same_form_as_status() {
+    let tree = tree();
+
+    assert_eq!(Watch::start(&tree, &["--json"]).json(), tree.json(&[]).0);
+}
+
+#[test]
+fn a_countdown_is_no_change() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &["--json"]);
+    watch.json();
+    tree.attribute(0, "next_attempt_ms", 500);
+    assert!(watch.is_silent());
+}
+
+#[test]
+fn devices_that_come_and_go() {
+    let mut tree = Tree::new();
+    let watch = Watch::start(&tree, &["--json"]);
+    assert_eq!(watch.json()["devices"], serde_json::json!([]));
+
+    tree.memory_device(3, 0);
+    tree.stand(3, 0, 0, "settled");
+    assert_eq!(watch.until_state("settled")["device"], "virtio3");
+    std::fs::remove_file(tree.path("sys/bus/virtio/devices/virtio3")).unwrap();
+    assert_eq!(watch.json()["devices"], serde_json::json!([]));
+}
+
+#[test]
+fn a_table_per_change() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &[]);
+    let device = |state| {
+        assert!(watch.line().starts_with("DEVICE"));
+        assert_eq!(
+            watch.line(),
+            format!("virtio0  unknown  16 GiB      1 GiB      0 B  {state}")
+        );
+    };
+
+    device("plugging");
+    tree.attribute(0, "state", "suspended");
+    assert_eq!(watch.line(), "");
+    device("suspended");
+    assert_eq!(watch.line(), "");
+    assert_eq!(
+        watch.line(),
+        "virtio0: the machine is being suspended, or resumes"
+    );
+}
+
+#[test]
+fn bad_content_does_not_end_it() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &["--json"]);
+    watch.json();
+    tree.attribute(0, "state", "\u{1b}[2J");
+    assert_eq!(watch.json()["devices"], serde_json::json!([]));
+    tree.attribute(0, "state", "settled");
+    watch.until_state("settled");
+}
+
+#[test]
+fn signals_end_it_well() {
+    let tree = tree();
+    for signal in ["INT", "TERM"] {
+        let watch = Watch::start(&tree, &["--json"]);
+        watch.json();
+        watch.signal(signal);
+        assert_eq!(watch.end().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn it_ends_with_its_reader() {
+    let tree = tree();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
+        .arg("--root")
+        .arg(tree.path(""))
+        .args(["watch", "--interval", "1h"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    drop(stdout);
+
+    let (_, lines) = mpsc::channel();
+    assert_eq!(Watch { child, lines }.end().code(), Some(0));
+}
+
+#[test]
+fn it_counts() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &["--json", "--count", "2"]);
+    watch.json();
+    tree.attribute(0, "state", "settled");
+    watch.json();
+    assert_eq!(watch.end().code(), Some(0));
+}
+
+#[test]
+fn usage() {
+    let tree = tree();
+
+    tree.agent(&["watch", "--help"]).assert().code(0);
+    tree.agent(&["watch", "--count", "0"]).assert().code(2);
+    tree.agent(&["watch", "--interval", "0s"]).assert().code(2);
+}
