@@ -27,6 +27,21 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+/// How `wait` ends.
+const WAIT_EXIT: &str = "\
+Exit status:
+  0  it is so
+  1  something could not be read, or a driver does not tell
+  2  wrong usage
+  3  no device
+  4  timed out
+  5  it is not so, and only the host can change that:
+     --settled   a device waits with reason not-addressable, or more is requested than its region has
+     --at-least  SIZE is more than the devices can come to have. Of each, that is what is plugged or
+                 requested, whichever is more; but no more than is plugged where it is settled or
+                 waits with reason not-addressable; and all of its region where it is suspended or
+                 what is requested is unknown.";
+
 /// What the agent can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -57,18 +72,9 @@ pub(crate) enum Command {
     /// With several devices, all have to be settled; what they have plugged is summed up. If both
     /// conditions are given, both have to hold. A device without a driver is waited for.
     ///
-    /// It ends with exit status 5 as soon as only the host can change that a condition does not
-    /// hold. --settled: a device waits with reason not-addressable, or more is requested than its
-    /// region has. --at-least: SIZE is more than the devices can come to have, which is, of each,
-    /// what is plugged or requested, whichever is more; what is plugged, if it is settled or waits
-    /// with reason not-addressable; its region, if it is suspended or what is requested is unknown.
-    ///
     /// With a driver that does not show its state in sysfs, --settled fails (exit status 1), and
     /// --at-least counts what was added to Linux, in whole memory blocks, which takes root.
-    #[command(
-        after_help = "Exit status: 0 it is so, 1 something could not be read, 2 wrong usage, \
-                      3 no device, 4 timed out, 5 it cannot become so unless the host does something."
-    )]
+    #[command(after_help = WAIT_EXIT)]
     Wait(WaitArgs),
 }
 

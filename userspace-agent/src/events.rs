@@ -46,6 +46,9 @@ const SUBSYSTEMS: [&[u8]; 2] = [b"SUBSYSTEM=virtio", b"SUBSYSTEM=memory"];
 /// For how long changes are left to accumulate after each look: that many looks a second are
 /// enough for anyone, and memory that is being plugged changes far more often.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The same as a multiple of what looking took, for machines with thousands of memory blocks: a
+/// tenth of a CPU is the most that looking may cost.
+const PAUSE_PER_LOOK: u32 = 9;
 
 /// Why a wait has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,11 +61,15 @@ pub(crate) enum Woken {
 
 /// Files that have been read, so that polling them tells what has changed since.
 #[derive(Debug)]
-pub(crate) struct Armed(Vec<File>);
+pub(crate) struct Armed {
+    files: Vec<File>,
+    since: Instant,
+}
 
 /// Gets ready to be told of all changes from now on, of all devices or the one called `only`. What
 /// cannot be read here cannot be waited for; looking will tell why.
 pub(crate) fn arm(root: &Root, only: Option<&str>) -> Armed {
+    let since = Instant::now();
     let names = bus::names(root).unwrap_or_default();
     let files = names
         .iter()
@@ -74,11 +81,11 @@ pub(crate) fn arm(root: &Root, only: Option<&str>) -> Armed {
 
     // Only a file that has been read since it was opened tells of changes.
     let read = |mut file: File| file.read(&mut [0; 64]).map(|_| file);
-    Armed(
-        files
-            .filter_map(|path| File::open(path).and_then(read).ok())
-            .collect(),
-    )
+    let files = files.filter_map(|path| File::open(path).and_then(read).ok());
+    Armed {
+        files: files.collect(),
+        since,
+    }
 }
 
 /// The sources of events that last as long as the program.
@@ -120,11 +127,13 @@ impl Events {
         let start = Instant::now();
         let left = || timeout.saturating_sub(start.elapsed());
 
-        if self.poll(&[], None, PAUSE.min(timeout))? == Polled::End {
+        let look = armed.since.elapsed();
+        let pause = look.saturating_mul(PAUSE_PER_LOOK).max(PAUSE);
+        if self.poll(&[], None, pause.min(timeout))? == Polled::End {
             return Ok(Woken::End);
         }
         loop {
-            match self.poll(&armed.0, self.uevents.as_ref(), left())? {
+            match self.poll(&armed.files, self.uevents.as_ref(), left())? {
                 Polled::End => return Ok(Woken::End),
                 Polled::Uevents if !self.concerned() => {}
                 Polled::Uevents | Polled::Attributes | Polled::Nothing => return Ok(Woken::Look),
@@ -245,9 +254,9 @@ mod tests {
         std::fs::write(group.join("reason"), "").unwrap();
         let root = Root::new(dir.path().into());
 
-        assert_eq!(arm(&root, Some("virtio1")).0.len(), 0);
+        assert_eq!(arm(&root, Some("virtio1")).files.len(), 0);
         let armed = arm(&root, None);
-        assert_eq!(armed.0.len(), 2);
+        assert_eq!(armed.files.len(), 2);
 
         let events = Events {
             uevents: None,

@@ -155,12 +155,12 @@ fn settled(devices: &[Device]) -> Verdict {
         if !device.is_driven() {
             return Verdict::Pending;
         }
-        if let Some(why) = why_never_settled(device) {
-            return Verdict::Hopeless(format!("{}: {why}", device.device));
-        }
         match device.is_settled() {
             Some(true) => Verdict::Met,
-            Some(false) => Verdict::Pending,
+            Some(false) => match why_never_settled(device) {
+                Some(why) => Verdict::Hopeless(format!("{}: {why}", device.device)),
+                None => Verdict::Pending,
+            },
             None => Verdict::Silent(format!(
                 "{}: its driver does not say whether it is settled (it has no virtio_mem/state in \
                  sysfs); only --at-least can be waited for",
