@@ -5,6 +5,7 @@
 use crate::command::status::StatusArgs;
 use crate::command::wait::WaitArgs;
 use crate::command::watch::WatchArgs;
+use crate::doctor::DoctorArgs;
 use clap::Parser;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -55,6 +56,17 @@ pub(crate) enum Command {
     /// is plugged is unknown, as with a driver that does not show its sizes in sysfs. --wide shows
     /// all of them. Reading addresses from /proc/iomem takes root.
     Status(StatusArgs),
+
+    /// Looks for what usually goes wrong, and says how to put it right
+    ///
+    /// Findings are notes (good to know, also when something could not be checked), warnings (it
+    /// works, but less well than it could, or not for long) and errors (memory cannot be used, or a
+    /// device cannot do its work). Some files can be read by root only.
+    #[command(
+        after_help = "Exit status: 0 nothing worse than notes, 1 something could not be read, \
+                      2 wrong usage, 3 no device, 4 the worst is a warning, 5 the worst is an error."
+    )]
+    Doctor(DoctorArgs),
 
     /// Shows the same again whenever something changes
     ///

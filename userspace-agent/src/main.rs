@@ -17,6 +17,7 @@ mod bus;
 mod cli;
 mod collect;
 mod command;
+mod doctor;
 mod error;
 mod events;
 mod files;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Status(args) => command::status::run(&root, &args),
         Command::Watch(args) => command::watch::run(&root, &args),
         Command::Wait(args) => command::wait::run(&root, &args),
+        Command::Doctor(args) => doctor::doctor(&root, &args),
     }
 }
 

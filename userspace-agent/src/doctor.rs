@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looks for what usually goes wrong, and says how to put it right.
+//!
+//! A check is a function from [`facts`] to [`finding`]s, one file a subject. None keeps another
+//! from being made: what a check cannot read becomes a finding of its own.
+
+mod balloon;
+mod driver;
+mod facts;
+mod finding;
+mod kernel;
+mod memory;
+mod onlining;
+mod power;
+mod render;
+#[cfg(test)]
+mod testing;
+mod udev;
+mod zoneinfo;
+
+use crate::collect;
+use crate::complain;
+use crate::error::Error;
+use crate::error::Result;
+use crate::files::Root;
+use crate::status::Device;
+use crate::EXIT_ERROR;
+use crate::EXIT_NO_DEVICE;
+use facts::Facts;
+use finding::Finding;
+use finding::Findings;
+use finding::Kind;
+use finding::Severity;
+use serde::Serialize;
+use std::io;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The version of the JSON form. It grows when a field changes its meaning or goes away, not when
+/// one is added.
+const VERSION: u32 = 1;
+
+/// The worst finding is a warning.
+const EXIT_WARNING: u8 = 4;
+/// The worst finding is an error.
+const EXIT_FINDING: u8 = 5;
+
+/// Arguments of `doctor`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Examines this device only, and the machine
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+
+    /// Lists what can be found, and examines nothing
+    #[arg(long, conflicts_with_all = ["json", "device"])]
+    list: bool,
+}
+
+/// A check and what it can find.
+struct Check {
+    run: Run,
+    kinds: &'static [Kind],
+}
+
+/// How a check is made.
+enum Run {
+    /// Once.
+    Machine(fn(&Facts, &mut Findings) -> Result<()>),
+    /// For each device.
+    Device(fn(&Facts, &Device, &mut Findings) -> Result<()>),
+}
+
+/// All checks.
+const CHECKS: [Check; 13] = [
+    Check {
+        run: Run::Device(driver::driver),
+        kinds: &[driver::NO_DRIVER, driver::OTHER_DRIVER, driver::C_DRIVER],
+    },
+    Check {
+        run: Run::Device(driver::says),
+        kinds: &[driver::STALLED, driver::WAITING],
+    },
+    Check {
+        run: Run::Device(onlining::offline),
+        kinds: &[onlining::OFFLINE],
+    },
+    Check {
+        run: Run::Machine(onlining::policy),
+        kinds: &[
+            onlining::POLICY_OFFLINE,
+            onlining::POLICY_NOT_MOVABLE,
+            onlining::UDEV_NOT_MOVABLE,
+            onlining::UDEV_IDLE,
+        ],
+    },
+    Check {
+        run: Run::Machine(memory::ratio),
+        kinds: &[memory::RATIO, memory::RATIO_HIGH],
+    },
+    Check {
+        run: Run::Machine(memory::metadata),
+        kinds: &[memory::METADATA_SHORT],
+    },
+    Check {
+        run: Run::Device(memory::alignment),
+        kinds: &[memory::UNUSABLE, memory::UNALIGNED],
+    },
+    Check {
+        run: Run::Machine(balloon::balloon),
+        kinds: &[balloon::INFLATED, balloon::BESIDE],
+    },
+    Check {
+        run: Run::Machine(kernel::signature),
+        kinds: &[kernel::SIGNATURE_REQUIRED, kernel::UNSIGNED],
+    },
+    Check {
+        run: Run::Machine(kernel::init_on_alloc),
+        kinds: &[kernel::INIT_ON_ALLOC],
+    },
+    Check {
+        run: Run::Device(power::suspend),
+        kinds: &[power::SUSPEND],
+    },
+    Check {
+        run: Run::Machine(power::hibernation),
+        kinds: &[power::HIBERNATION],
+    },
+    Check {
+        run: Run::Machine(power::crash),
+        kinds: &[power::CRASH_KERNEL, power::CRASH_INITRD],
+    },
+];
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    findings: &'a [Finding],
+}
+
+/// What was examined.
+#[derive(Debug)]
+struct Examination {
+    findings: Findings,
+    /// Whether there was a device to examine.
+    any: bool,
+}
+
+/// Examines the machine and prints what is found.
+pub(crate) fn doctor(root: &Root, args: &DoctorArgs) -> ExitCode {
+    if args.list {
+        return match print(&render::kinds(kinds())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(&error),
+        };
+    }
+
+    let Examination { mut findings, any } = examine(root, args.device.as_deref());
+    findings.sort();
+    if !any && !findings.failed {
+        complain(&match &args.device {
+            Some(name) => format!("no virtio-mem device {:?}", name.as_str()),
+            None => "no virtio-mem device".into(),
+        });
+    }
+    let text = if args.json {
+        let report = Report {
+            version: VERSION,
+            findings: &findings.list,
+        };
+        serde_json::to_string_pretty(&report).map_err(|error| Error::Write(error.into()))
+    } else if any || findings.failed {
+        Ok(render::findings(&findings.list))
+    } else {
+        return ExitCode::from(EXIT_NO_DEVICE);
+    };
+    if let Err(error) = text.and_then(|text| print(&text)) {
+        return failure(&error);
+    }
+
+    ExitCode::from(match findings.worst() {
+        Some(Severity::Error) => EXIT_FINDING,
+        Some(Severity::Warning) => EXIT_WARNING,
+        _ if findings.failed => EXIT_ERROR,
+        _ if !any => EXIT_NO_DEVICE,
+        _ => return ExitCode::SUCCESS,
+    })
+}
+
+/// Makes all checks, or those of the machine and of the device called `only`.
+fn examine(root: &Root, only: Option<&str>) -> Examination {
+    let collected = collect::collect(root, None);
+    let mut findings = Findings::default();
+
+    for note in collected.notes {
+        findings.add(&finding::NOT_CHECKED, None, note, "see there");
+    }
+    for error in &collected.errors {
+        findings.not_checked(error);
+    }
+    let facts = Facts::new(root.clone(), collected.status.devices);
+    let wanted = |device: &&Device| only.is_none_or(|only| only == device.device);
+    let any = facts.devices.iter().any(|device| wanted(&device));
+    if !any {
+        return Examination { findings, any };
+    }
+
+    for check in &CHECKS {
+        match check.run {
+            Run::Machine(run) => {
+                let result = run(&facts, &mut findings);
+                result.unwrap_or_else(|error| findings.not_checked(&error));
+            }
+            Run::Device(run) => {
+                for device in facts.devices.iter().filter(wanted) {
+                    let result = run(&facts, device, &mut findings);
+                    result.unwrap_or_else(|error| findings.not_checked(&error));
+                }
+            }
+        }
+    }
+    Examination { findings, any }
+}
+
+/// All that can be found.
+fn kinds() -> impl Iterator<Item = &'static Kind> {
+    CHECKS
+        .iter()
+        .flat_map(|check| check.kinds)
+        .chain([&finding::NOT_CHECKED])
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Error::Write),
+    }
+}
+
+fn failure(error: &Error) -> ExitCode {
+    complain(error);
+    ExitCode::from(EXIT_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use testing::Tree;
+    use testing::FILES;
+
+    #[test]
+    fn a_healthy_machine() {
+        let findings = Tree::ours().findings();
+        assert_eq!(findings.list, []);
+        assert!(!findings.failed);
+        assert_eq!(render::findings(&findings.list), "Nothing found.");
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let ids: BTreeSet<_> = kinds().map(|kind| kind.id).collect();
+
+        assert_eq!(ids.len(), kinds().count());
+        for id in ids {
+            assert!(crate::files::word(id).is_some(), "{id}");
+            assert!(id.len() <= 22, "{id} does not fit the list");
+        }
+    }
+
+    #[test]
+    fn worst_first() {
+        let tree = Tree::theirs();
+        tree.write("sys/devices/system/memory/memory32/state", "offline\n");
+        tree.write("sys/module/virtio_mem/taint", "E\n");
+        let mut findings = tree.findings();
+        findings.sort();
+        let text = render::findings(&findings.list);
+        let heads: Vec<_> = text.lines().filter(|line| !line.starts_with(' ')).collect();
+
+        assert_eq!(heads, ["ERROR (1)", "WARNING (1)", "NOTE (1)"]);
+        assert!(
+            text.contains("  memory-offline: virtio0: 128 MiB"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn one_file_does_not_hide_the_others() {
+        let tree = Tree::theirs();
+        std::fs::remove_file(tree.path("proc/zoneinfo")).unwrap();
+        let findings = tree.findings();
+        assert_eq!(tree.ids(), ["c-driver", "not-checked"]);
+        assert!(!findings.failed);
+
+        tree.write("proc/zoneinfo", "x");
+        assert_eq!(tree.ids(), ["c-driver", "not-checked"]);
+        assert!(tree.findings().failed);
+        assert!(tree
+            .finding("not-checked")
+            .message
+            .contains("proc/zoneinfo: expected zones"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        // Whatever stands in a file, all other findings are made, and can be printed.
+        #[test]
+        fn any_bytes_in_any_file(
+            file in 0..FILES.len(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            ours: bool,
+        ) {
+            let tree = if ours { Tree::ours() } else { Tree::theirs() };
+            tree.write("sys/kernel/kexec_crash_size", FILES[7].1);
+            tree.write("etc/kdump.conf", FILES[21].1);
+            tree.write("sys/module/virtio_mem/taint", "E\n");
+            tree.write(FILES[file].0, &bytes);
+            let findings = tree.findings();
+
+            let known: BTreeSet<_> = kinds().map(|kind| kind.id).collect();
+            for finding in &findings.list {
+                prop_assert!(known.contains(finding.id));
+                prop_assert!(finding.message.chars().all(|c| !c.is_control()), "{finding:?}");
+                prop_assert!(!finding.remedy.is_empty());
+            }
+            render::findings(&findings.list);
+        }
+    }
+}

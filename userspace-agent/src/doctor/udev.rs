@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! udev's rules that bring memory online.
+//!
+//! Rules are read as far as it takes to tell those for memory from others: what is known of a new
+//! memory block and of the machine's vendor is compared, everything else is taken for a condition
+//! that may hold. So a rule for guests of another hypervisor is passed over, as udev does.
+
+use crate::error::optional;
+use crate::error::Result;
+use crate::files;
+use crate::files::Root;
+use std::collections::BTreeMap;
+
+/// The directories, from `/`: a file hides those of the same name in later ones.
+const DIRS: [&str; 5] = [
+    "etc/udev/rules.d",
+    "run/udev/rules.d",
+    "usr/local/lib/udev/rules.d",
+    "usr/lib/udev/rules.d",
+    "lib/udev/rules.d",
+];
+/// What is expected there.
+const EXPECTED_DIR: &str = "a directory of udev rules";
+/// What is expected in a file.
+const EXPECTED: &str = "udev rules";
+/// Rules are written by people.
+const LIMIT: u64 = 4 << 20;
+/// What describes the machine, from `/`.
+const DMI: &str = "sys/class/dmi/id";
+
+/// A rule that brings memory online.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Rule {
+    /// The file, from `/`, and the line.
+    pub(crate) place: String,
+    /// What it writes to a memory block's `state`; none if it computes that.
+    pub(crate) state: Option<String>,
+}
+
+/// Whether conditions hold.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Holds {
+    No,
+    Maybe,
+    Yes,
+}
+
+/// `KEY{attribute}OP"value"`.
+#[derive(Debug, Eq, PartialEq)]
+struct Token<'a> {
+    key: &'a str,
+    attribute: &'a str,
+    operator: &'a str,
+    value: &'a str,
+}
+
+/// Finds the rules that bring memory online. A file that cannot be read is given to `failed`.
+pub(crate) fn onlining_rules(
+    root: &Root,
+    mut failed: impl FnMut(crate::error::Error),
+) -> Vec<Rule> {
+    let mut chosen = BTreeMap::new();
+    for dir in DIRS {
+        match optional(files::names(&root.join(dir), EXPECTED_DIR)) {
+            Ok(names) => {
+                for name in names.into_iter().flatten() {
+                    if name.ends_with(".rules") {
+                        chosen.entry(name).or_insert(dir);
+                    }
+                }
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    let mut rules = Vec::new();
+    for (name, dir) in chosen {
+        let place = format!("{dir}/{name}");
+        // A link to /dev/null is how a file of the distribution is turned off.
+        if !root.join(&place).is_file() {
+            continue;
+        }
+        match files::read_text(&root.join(&place), EXPECTED, LIMIT) {
+            Ok(text) => rules.extend(find(root, &place, &text)),
+            Err(error) => failed(error),
+        }
+    }
+    rules
+}
+
+/// Finds the rules in a file's text.
+fn find(root: &Root, place: &str, text: &str) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    // The label up to which rules are skipped.
+    let mut label: Option<String> = None;
+
+    for (number, line) in lines(text) {
+        let tokens = tokens(&line);
+        let assigned = |key: &str| {
+            tokens
+                .iter()
+                .find(|token| token.key == key && token.operator == "=")
+                .map(|token| token.value)
+        };
+        if let Some(wanted) = &label {
+            if assigned("LABEL") != Some(wanted.as_str()) {
+                continue;
+            }
+            label = None;
+        }
+
+        let holds = tokens
+            .iter()
+            .map(|token| holds(root, token))
+            .min()
+            .unwrap_or(Holds::No);
+        if holds == Holds::No {
+            continue;
+        }
+        for state in tokens.iter().filter_map(written) {
+            rules.push(Rule {
+                place: format!("/{place}:{number}"),
+                state,
+            });
+        }
+        if holds == Holds::Yes {
+            label = assigned("GOTO").map(String::from);
+        }
+    }
+    rules
+}
+
+/// The lines that are not comments, with the number of the first, where a backslash joins several.
+fn lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let mut joined: Option<(usize, String)> = None;
+
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with('#') {
+            continue;
+        }
+        let (mut first, mut whole) = joined.take().unwrap_or_default();
+        if whole.is_empty() {
+            first = number + 1;
+        }
+        match line.strip_suffix('\\') {
+            Some(line) => {
+                whole.push_str(line);
+                joined = Some((first, whole));
+            }
+            None => {
+                whole.push_str(line);
+                lines.push((first, whole));
+            }
+        }
+    }
+    lines.extend(joined);
+    lines
+}
+
+/// Takes a line apart, up to where it makes no sense.
+fn tokens(line: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut rest = line;
+
+    while let Some((token, after)) = token(rest.trim_start_matches([' ', '\t', ','])) {
+        tokens.push(token);
+        rest = after;
+    }
+    tokens
+}
+
+/// The first token, and what comes after it.
+fn token(text: &str) -> Option<(Token<'_>, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+    let (key, mut rest) = text.split_at(end);
+    let mut attribute = "";
+    if let Some(inner) = rest.strip_prefix('{') {
+        (attribute, rest) = inner.split_once('}')?;
+    }
+    let rest = rest.trim_start();
+    let (operator, rest) = rest.split_at(rest.find(|c| !"=!+-:".contains(c))?);
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix(['e', 'i']).unwrap_or(rest);
+    let rest = rest.strip_prefix('"')?;
+
+    let mut escaped = false;
+    let end = rest.find(|c| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    })?;
+    let token = Token {
+        key,
+        attribute,
+        operator,
+        value: &rest[..end],
+    };
+    Some((token, &rest[end + 1..]))
+}
+
+/// Whether a condition holds when a memory block is added; what is none always does.
+fn holds(root: &Root, token: &Token<'_>) -> Holds {
+    let negated = match token.operator {
+        "==" => false,
+        "!=" => true,
+        _ => return Holds::Yes,
+    };
+    let dmi;
+    let actual = match (token.key, token.attribute) {
+        ("SUBSYSTEM", _) => "memory",
+        ("ACTION", _) => "add",
+        ("KERNEL", _) => "memory1",
+        ("DEVPATH", _) => "/devices/system/memory/memory1",
+        ("ATTR", "state") => "offline",
+        ("ATTR", attribute) => match attribute.strip_prefix("[dmi/id]") {
+            Some(name) if !name.contains(['/', '.']) => {
+                let path = root.join(DMI).join(name);
+                let read: Result<_> = files::read_text(&path, "a name", LIMIT);
+                let Ok(text) = read else {
+                    return Holds::No;
+                };
+                dmi = text;
+                dmi.trim_end()
+            }
+            _ => return Holds::Maybe,
+        },
+        _ => return Holds::Maybe,
+    };
+
+    let matches = token
+        .value
+        .split('|')
+        .any(|pattern| glob(pattern.as_bytes(), actual.as_bytes()));
+    if matches == negated {
+        Holds::No
+    } else {
+        Holds::Yes
+    }
+}
+
+/// What a rule writes to `state`, if anything.
+fn written(token: &Token<'_>) -> Option<Option<String>> {
+    let value = token.value;
+
+    match (token.key, token.attribute, token.operator) {
+        ("ATTR", "state", "=") => match value {
+            "online" | "online_kernel" | "online_movable" => Some(Some(value.into())),
+            _ => value.contains(['$', '%']).then_some(None),
+        },
+        ("ATTR", "online", "=") => (value == "1").then(|| Some("online".into())),
+        ("RUN", _, "=" | "+=" | ":=") if value.contains("/state") && value.contains("online") => {
+            Some(
+                ["online_movable", "online_kernel"]
+                    .into_iter()
+                    .find(|word| value.contains(word))
+                    .or(Some("online"))
+                    .map(Into::into),
+            )
+        }
+        _ => None,
+    }
+}
+
+/// Whether a text matches a pattern of `*`, `?`, `[abc]`, `[a-z]` and `[!a]`.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // Where to go on after a mismatch: behind the last `*`, with one more byte taken by it.
+    let (mut at, mut from) = (0, 0);
+    let mut retry = None;
+
+    loop {
+        let step = match pattern.get(at) {
+            None if from == text.len() => return true,
+            None => None,
+            Some(b'*') => {
+                at += 1;
+                retry = Some((at, from));
+                continue;
+            }
+            Some(_) => text.get(from).and_then(|byte| one(&pattern[at..], *byte)),
+        };
+        match (step, retry) {
+            (Some(length), _) => {
+                at += length;
+                from += 1;
+            }
+            (None, Some((behind, start))) if start < text.len() => {
+                retry = Some((behind, start + 1));
+                (at, from) = (behind, start + 1);
+            }
+            (None, _) => return false,
+        }
+    }
+}
+
+/// How much of the pattern matches this byte; none if it does not.
+fn one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match pattern {
+        [b'?', ..] => Some(1),
+        [b'[', rest @ ..] => {
+            let negated = matches!(rest.first(), Some(b'!' | b'^'));
+            let set = &rest[usize::from(negated)..];
+            let end = set.iter().skip(1).position(|c| *c == b']')? + 1;
+            let mut members = &set[..end];
+            let mut found = false;
+            while let [first, others @ ..] = members {
+                if let [b'-', last, others @ ..] = others {
+                    found |= (*first..=*last).contains(&byte);
+                    members = others;
+                } else {
+                    found |= *first == byte;
+                    members = others;
+                }
+            }
+            (found != negated).then_some(1 + usize::from(negated) + end + 1)
+        }
+        [literal, ..] => (*literal == byte).then_some(1),
+        [] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What Ubuntu ships.
+    const UBUNTU: &str = r#"
+# On Hyper-V and Xen Virtual Machines we want to add memory and cpus as soon as they appear
+ATTR{[dmi/id]sys_vendor}=="Microsoft Corporation", ATTR{[dmi/id]product_name}=="Virtual Machine", GOTO="vm_hotadd_apply"
+ATTR{[dmi/id]sys_vendor}=="Xen", GOTO="vm_hotadd_apply"
+GOTO="vm_hotadd_end"
+
+LABEL="vm_hotadd_apply"
+
+# Memory hotadd request
+SUBSYSTEM=="memory", ACTION=="add", DEVPATH=="/devices/system/memory/memory[0-9]*", TEST=="state", ATTR{state}!="online", ATTR{state}="online"
+
+# CPU hotadd request
+SUBSYSTEM=="cpu", ACTION=="add", DEVPATH=="/devices/system/cpu/cpu[0-9]*", TEST=="online", ATTR{online}!="1", ATTR{online}="1"
+
+LABEL="vm_hotadd_end"
+"#;
+
+    /// What RHEL ships.
+    const RHEL: &str = r#"
+SUBSYSTEM!="memory", GOTO="memory_hotplug_end"
+ACTION!="add", GOTO="memory_hotplug_end"
+PROGRAM="/bin/uname -p", RESULT=="s390*", GOTO="memory_hotplug_end"
+
+ENV{.state}="online"
+PROGRAM="/bin/systemd-detect-virt", RESULT=="none", ENV{.state}="online_movable"
+ATTR{state}=="offline", ATTR{state}="$env{.state}"
+
+LABEL="memory_hotplug_end"
+"#;
+
+    fn states(vendor: &str, text: &str) -> Vec<(String, Option<String>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let dmi = dir.path().join(DMI);
+        std::fs::create_dir_all(&dmi).unwrap();
+        std::fs::write(dmi.join("sys_vendor"), format!("{vendor}\n")).unwrap();
+        let root = Root::new(dir.path().into());
+        find(&root, "r", text)
+            .into_iter()
+            .map(|rule| (rule.place, rule.state))
+            .collect()
+    }
+
+    #[test]
+    fn rules_of_distributions() {
+        assert_eq!(states("QEMU", UBUNTU), []);
+        let online = Some("online".to_owned());
+        assert_eq!(states("Xen", UBUNTU), [("/r:10".into(), online)]);
+        assert_eq!(states("QEMU", RHEL), [("/r:8".into(), None)]);
+    }
+
+    #[test]
+    fn other_spellings() {
+        let movable = Some("online_movable".to_owned());
+        let online = Some("online".to_owned());
+        let run =
+            r#"SUBSYSTEM=="memory", RUN+="/bin/sh -c 'echo online_movable > /sys$devpath/state'""#;
+        assert_eq!(states("", run), [("/r:1".into(), movable.clone())]);
+        let joined = "SUBSYSTEM==\"memory\", \\\n  ACTION==\"add|change\",\\\n# why\nATTR{state}=\"online_movable\"";
+        assert_eq!(states("", joined), [("/r:1".into(), movable)]);
+        let attribute = r#"SUBSYSTEM=="memory",ATTR{online}="1""#;
+        assert_eq!(states("", attribute), [("/r:1".into(), online)]);
+    }
+
+    #[test]
+    fn rules_for_something_else() {
+        for other in [
+            r#"SUBSYSTEM=="cpu", ATTR{online}="1""#,
+            r#"SUBSYSTEM=="memory", ACTION=="remove", ATTR{state}="online""#,
+            r#"SUBSYSTEM=="memory", ATTR{state}=="online", ENV{X}="1""#,
+            r#"KERNEL=="sd*", ATTR{state}="running""#,
+            r#"#SUBSYSTEM=="memory", ATTR{state}="online""#,
+            "",
+        ] {
+            assert_eq!(states("", other), [], "{other}");
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, matches) in [
+            ("memory[0-9]*", "memory1", true),
+            ("memory[!0-9]*", "memory1", false),
+            ("m*y?", "memory1", true),
+            ("*", "", true),
+            ("a*b*c", "aXbXbXc", true),
+            ("a*b*c", "aXbXbX", false),
+            ("[", "[", false),
+            ("[]]", "]", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                matches,
+                "{pattern}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in ".{0,200}", syntax in "[A-Z{}=!\"\\\\, \n*\\[\\]-]{0,60}") {
+            states("", &text);
+            states("", &syntax);
+            glob(syntax.as_bytes(), text.as_bytes());
+        }
+    }
+}
