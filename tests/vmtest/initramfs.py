@@ -18,7 +18,7 @@ BUSYBOX = Path("/bin/busybox")
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 
 # What single tests load, from /modules, by file name.
-SPARE_MODULES = ("memory_notifier_error_inject",)
+SPARE_MODULES = ("memory_notifier_error_inject", "virtio_balloon")
 
 # The drivers to choose from, by name, with their paths in the guest.
 DRIVERS = {"rust": "/modules/rust/virtio_mem.ko", "c": "/modules/c/virtio_mem.ko"}
