@@ -68,7 +68,8 @@ pub(crate) fn driver(facts: &Facts, device: &Device, findings: &mut Findings) ->
             name,
             "virtio_mem is loaded but not bound: it was unbound, or has refused the device",
             format!(
-                "see dmesg | grep virtio_mem, then echo {} > /sys/bus/virtio/drivers/virtio_mem/bind",
+                "see dmesg | grep virtio_mem, then echo {} > \
+                 /sys/bus/virtio/drivers/virtio_mem/bind",
                 device.device
             ),
         ),

@@ -48,7 +48,11 @@ pub(crate) const FILES: [(&str, &str); 24] = [
     ("proc/cmdline", "quiet\n"),
     ("proc/sys/kernel/osrelease", "7.2.12\n"),
     ("proc/vmstat", "nr_free_pages 1\n"),
-    ("proc/zoneinfo", "Node 0, zone Normal\n  pages free 9000\n        managed 100000\nNode 0, zone Movable\n        managed 32768\n"),
+    (
+        "proc/zoneinfo",
+        "Node 0, zone Normal\n  pages free 9000\n        managed 100000\n\
+         Node 0, zone Movable\n        managed 32768\n",
+    ),
     ("proc/meminfo", "MemTotal:  531072 kB\n"),
     ("etc/kdump.conf", "dracut_args --add-drivers virtio_mem\n"),
     (
@@ -59,13 +63,23 @@ pub(crate) const FILES: [(&str, &str); 24] = [
 ];
 
 /// The attributes of this project's driver.
-const ATTRIBUTES: [(&str, &str); 6] = [
+pub(crate) const ATTRIBUTES: [(&str, &str); 6] = [
     ("start_address", "4294967296\n"),
     ("region_size", "1073741824\n"),
     ("block_size", "2097152\n"),
     ("requested_size", "134217728\n"),
     ("plugged_size", "134217728\n"),
     ("state", "settled\n"),
+];
+
+/// More of them, with which there is something to find.
+pub(crate) const WAITING: [(&str, &str); 6] = [
+    ("state", "waiting\n"),
+    ("reason", "memory-in-use\n"),
+    ("next_attempt_ms", "800\n"),
+    ("last_error", "remove in-use\n"),
+    ("big_block_size", "134217728\n"),
+    ("online_type", "policy\n"),
 ];
 
 /// A tree, removed once it is dropped.
@@ -92,6 +106,18 @@ impl Tree {
         let tree = Self::theirs();
         tree.write("sys/module/virtio_mem/parameters/online_type", "movable\n");
         for (name, value) in ATTRIBUTES {
+            tree.attribute(name, value);
+        }
+        tree
+    }
+
+    /// The machine with this project's driver, everything set up, and much to find.
+    pub(crate) fn busy() -> Self {
+        let tree = Self::ours();
+        for (path, content) in FILES {
+            tree.write(path, content);
+        }
+        for (name, value) in WAITING {
             tree.attribute(name, value);
         }
         tree
