@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Says what the virtio-mem devices of this machine are doing.
+//!
+//! [`bus`] finds the devices; [`collect`] asks, for each of them, either the driver's own
+//! attributes ([`sysfs`]) or, where there are none, the places in which any kernel shows memory
+//! that was added ([`iomem`], [`memory_blocks`]). What comes out is a [`status::Device`], printed
+//! by [`table`] or as JSON. What cannot be known is left out, never guessed.
+//!
+//! Each command is a module of [`command`]; those that wait are woken by [`events`].
+
+#![forbid(unsafe_code)]
+
+mod advice;
+mod bar;
+mod bus;
+mod cli;
+mod collect;
+mod command;
+mod doctor;
+mod error;
+mod events;
+mod files;
+mod iomem;
+mod memory_blocks;
+mod size;
+mod status;
+mod sysfs;
+mod table;
+mod words;
+
+use clap::CommandFactory;
+use clap::Parser;
+use cli::Cli;
+use cli::Command;
+use command::status::StatusArgs;
+use files::Root;
+use std::io;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The name under which messages appear.
+const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// Something could not be read or written.
+const EXIT_ERROR: u8 = 1;
+/// There is no such device. (2 is clap's, for a wrong command line.)
+const EXIT_NO_DEVICE: u8 = 3;
+
+/// The command line as defined, for what is made from it: man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let root = Root::new(cli.root);
+
+    match cli
+        .command
+        .unwrap_or(Command::Status(StatusArgs::default()))
+    {
+        Command::Status(args) => command::status::run(&root, &args),
+        Command::Watch(args) => command::watch::run(&root, &args),
+        Command::Wait(args) => command::wait::run(&root, &args),
+        Command::Doctor(args) => doctor::doctor(&root, &args),
+    }
+}
+
+/// Says something on standard error; where even that fails there is nobody to tell.
+fn complain(message: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{NAME}: {message}");
+}
