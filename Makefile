@@ -7,9 +7,10 @@
 .DEFAULT_GOAL := $(if $(KDIR),module,all)
 # Each of these is one command with jobs of its own.
 .NOTPARALLEL:
-.PHONY: all help module demo check bench modules kernel agent lint update clean distclean
+.PHONY: all help module demo check bench modules kernel agent install lint update clean distclean
 
 FLAVOUR ?= stock
+prefix ?= /usr/local
 CACHE := $(or $(VIRTIO_MEM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-mem)
 
 all: modules agent ## what `make` alone makes: module for the stock kernel, and agent
@@ -43,8 +44,11 @@ modules: ## out/FLAVOUR/virtio_mem.ko
 kernel: ## out/FLAVOUR/vmlinuz
 	@scripts/build.sh kernel $(FLAVOUR)
 
-agent: ## out/virtio-mem-agent, static
+agent: ## out/virtio-mem-agent, static, with man pages and shell completions
 	@scripts/build.sh agent
+
+install: ## the agent that was made, its man pages, systemd units; DESTDIR=, prefix=/usr/local
+	@scripts/install.sh '$(prefix)' '$(DESTDIR)'
 
 update: ## forgets the prepared kernel, so that the newest one of the archive is taken
 	rm -rf --one-file-system $(CACHE)/kernel-*

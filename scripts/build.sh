@@ -43,6 +43,9 @@ agent() {
 	# Not written over: somebody may be running it.
 	install -m 755 "$OUT/cargo/x86_64-unknown-linux-gnu/release/virtio-mem-agent" \
 		"$OUT/virtio-mem-agent"
+	# Man pages and shell completions.
+	"$TOP/scripts/enter" env CARGO_TARGET_DIR="$OUT/cargo" \
+		cargo run --quiet --locked -p virtio-mem-agent --example generate -- "$OUT"
 }
 
 # With the flags of the command that compiled the module's root last.

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ class Machine:
     cmdline: str = ""
     # Whether QEMU goes on when the guest reboots, or is reset; it ends if not.
     reboot: bool = False
+    # The names of more virtio-serial ports; Qemu.port() is the host's end of one.
+    ports: tuple[str, ...] = ()
     extra: tuple[str, ...] = field(default=())
 
     @property
@@ -122,6 +125,8 @@ class Qemu:
         theirs = {}
         for name in ("qmp", "channel"):
             ours[name], theirs[name] = socket.socketpair()
+        # Its path is short, as that of a socket has to be.
+        self._sockets = tempfile.TemporaryDirectory(prefix="vmem-")
         cmdline = f"console=ttyS0 ignore_loglevel panic=-1 {machine.cmdline}".strip()
         command = [
             *(QEMU, "-nodefaults", "-no-user-config", "-nographic"),
@@ -134,6 +139,7 @@ class Qemu:
             *("-chardev", f"socket,id=channel,fd={theirs['channel'].fileno()}"),
             *("-device", "virtio-serial-pci"),
             *("-device", "virtserialport,chardev=channel,name=vmem"),
+            *self._port_arguments(machine),
             *machine.arguments(),
         ]
         console.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +170,23 @@ class Qemu:
             self._qmp = qmp
         return self._qmp.cmd(command, **arguments)
 
+    def _port_arguments(self, machine: Machine) -> list[str]:
+        arguments = []
+        for number, name in enumerate(machine.ports):
+            socket_options = f"path={self._port_path(name)},server=on,wait=off"
+            arguments += ["-chardev", f"socket,id=port{number},{socket_options}"]
+            arguments += ["-device", f"virtserialport,chardev=port{number},name={name}"]
+        return arguments
+
+    def _port_path(self, name: str) -> str:
+        return f"{self._sockets.name}/{name}"
+
+    def port(self, name: str) -> socket.socket:
+        """Opens the host's end of a virtio-serial port, which one at a time can."""
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(self._port_path(name))
+        return end
+
     def touched(self, device: MemDevice) -> int:
         """How much of a device's shared memory the machine has memory for: what
         was written or read, and not discarded since."""
@@ -187,3 +210,4 @@ class Qemu:
         self.process.wait()
         self.channel.close()
         self._qmp_socket.close()
+        self._sockets.cleanup()

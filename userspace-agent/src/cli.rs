@@ -6,8 +6,10 @@ use crate::command::status::StatusArgs;
 use crate::command::wait::WaitArgs;
 use crate::command::watch::WatchArgs;
 use crate::doctor::DoctorArgs;
+use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Says what the virtio-mem devices of this machine are doing.
@@ -88,6 +90,62 @@ pub(crate) enum Command {
     /// --at-least counts what was added to Linux, in whole memory blocks, which takes root.
     #[command(after_help = WAIT_EXIT)]
     Wait(WaitArgs),
+
+    /// Prints, writes or serves metrics in Prometheus' text format
+    ///
+    /// Without an option they are printed once. A metric whose value cannot be known is absent;
+    /// virtio_mem_scrape_errors says how many devices could not be read.
+    Metrics(MetricsArgs),
+
+    /// Tells the host the status, at once when it changes and at an interval
+    ///
+    /// Each line is what `status --json` prints, as one line. Nothing that the host sends is acted
+    /// on. As long as the host does not read, only the newest line is kept for it; one that does
+    /// not listen is tried again, less and less often, up to once a minute. A line that was cut
+    /// short by a lost connection is followed by an empty one.
+    Report(ReportArgs),
+}
+
+/// Arguments of `metrics`.
+#[derive(Args, Debug)]
+pub(crate) struct MetricsArgs {
+    /// Writes them to FILE, which is replaced in one go
+    ///
+    /// This is for the textfile collector of node_exporter, which takes files called *.prom.
+    #[arg(long, value_name = "FILE", conflicts_with = "listen")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Serves them at http://ADDRESS/metrics until it is stopped
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// The virtio-serial port that the host reads
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/dev/virtio-ports/org.virtio_mem.agent.0"
+    )]
+    pub(crate) port: PathBuf,
+
+    /// Connects to a vsock port instead (2 is the host's CID)
+    #[arg(long, value_name = "CID:PORT", value_parser = vsock_address, conflicts_with = "port")]
+    pub(crate) vsock: Option<(u32, u32)>,
+
+    /// After how many seconds the status is told although it has not changed
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub(crate) interval: u64,
+}
+
+/// `CID:PORT`, both decimal.
+fn vsock_address(text: &str) -> Result<(u32, u32), String> {
+    text.split_once(':')
+        .and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)))
+        .ok_or_else(|| "expected CID:PORT, two decimal numbers".into())
 }
 
 #[cfg(test)]
@@ -98,5 +156,22 @@ mod tests {
     #[test]
     fn definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn vsock_addresses() {
+        assert_eq!(vsock_address("2:1024"), Ok((2, 1024)));
+        for text in [
+            "",
+            "2",
+            "2:",
+            ":1",
+            "2:1:1",
+            "-1:1",
+            "2:4294967296",
+            "host:1",
+        ] {
+            assert!(vsock_address(text).is_err(), "{text}");
+        }
     }
 }

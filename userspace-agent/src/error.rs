@@ -49,6 +49,17 @@ pub(crate) enum Error {
         limit: u64,
     },
 
+    /// What was given on the command line cannot be used.
+    #[error("{place}: expected {expected}: {source}")]
+    Unusable {
+        /// A file, port or address.
+        place: String,
+        /// What was expected there.
+        expected: &'static str,
+        /// Why it cannot be used.
+        source: io::Error,
+    },
+
     /// The output could not be written.
     #[error("standard output: {0}")]
     Write(#[source] io::Error),

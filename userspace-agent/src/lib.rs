@@ -5,7 +5,8 @@
 //! [`bus`] finds the devices; [`collect`] asks, for each of them, either the driver's own
 //! attributes ([`sysfs`]) or, where there are none, the places in which any kernel shows memory
 //! that was added ([`iomem`], [`memory_blocks`]). What comes out is a [`status::Device`], printed
-//! by [`table`] or as JSON. What cannot be known is left out, never guessed.
+//! by [`table`] or as JSON, offered to Prometheus by [`metrics`], and told to the host by
+//! [`report`]. What cannot be known is left out, never guessed.
 //!
 //! Each command is a module of [`command`]; those that wait are woken by [`events`].
 
@@ -17,12 +18,15 @@ mod bus;
 mod cli;
 mod collect;
 mod command;
+mod complaints;
 mod doctor;
 mod error;
 mod events;
 mod files;
 mod iomem;
 mod memory_blocks;
+mod metrics;
+mod report;
 mod size;
 mod status;
 mod sysfs;
@@ -64,6 +68,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => command::status::run(&root, &args),
         Command::Watch(args) => command::watch::run(&root, &args),
         Command::Wait(args) => command::wait::run(&root, &args),
+        Command::Metrics(args) => metrics::run(&root, &args),
+        Command::Report(args) => report::run(&root, &args),
         Command::Doctor(args) => doctor::doctor(&root, &args),
     }
 }

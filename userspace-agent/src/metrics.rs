@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `metrics`: what is known of the devices, for Prometheus.
+//!
+//! [`page`] makes the text, which is printed, put into a file, or served by [`http`].
+
+mod http;
+mod page;
+
+use crate::cli::MetricsArgs;
+use crate::complain;
+use crate::complaints::Complaints;
+use crate::error::Error;
+use crate::error::Result;
+use crate::files::Root;
+use crate::EXIT_ERROR;
+use page::Page;
+use sd_notify::NotifyState;
+use std::fs::Permissions;
+use std::io;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// Everybody may read the file: node_exporter runs as another user.
+const MODE: u32 = 0o644;
+
+/// Does what was asked for.
+pub(crate) fn run(root: &Root, args: &MetricsArgs) -> ExitCode {
+    let done = match (&args.listen, &args.output) {
+        (Some(address), _) => listen(root, *address),
+        (None, Some(file)) => once(root, |text| replace(file, text)),
+        (None, None) => once(root, print),
+    };
+
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_ERROR),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+/// Makes the page and hands it on. Says whether all devices could be read.
+fn once(root: &Root, write: impl FnOnce(&str) -> Result<()>) -> Result<bool> {
+    let page = Page::make(root)?;
+
+    for message in &page.messages {
+        complain(message);
+    }
+    write(&page.text)?;
+    Ok(page.complete)
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Error::Write),
+    }
+}
+
+/// Replaces a file: who reads it sees either the old or the new content, all of it.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    let write = || {
+        let dir = match file.parent() {
+            Some(dir) if dir != Path::new("") => dir,
+            _ => Path::new("."),
+        };
+        let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
+        temporary.write_all(text.as_bytes())?;
+        // The umask is not asked: it has no say in who reads metrics.
+        temporary
+            .as_file()
+            .set_permissions(Permissions::from_mode(MODE))?;
+        temporary.persist(file)?;
+        Ok(())
+    };
+
+    write().map_err(|source: io::Error| Error::Unusable {
+        place: file.display().to_string(),
+        expected: "a file that can be replaced",
+        source,
+    })
+}
+
+/// Serves the page; comes back only if it cannot.
+fn listen(root: &Root, address: SocketAddr) -> Result<bool> {
+    let listener = TcpListener::bind(address).map_err(|source| Error::Unusable {
+        place: address.to_string(),
+        expected: "an address to listen at",
+        source,
+    })?;
+    let root = root.clone();
+    let complaints = Mutex::new(Complaints::default());
+
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    http::serve(&listener, move || {
+        let page = Page::make(&root)
+            .inspect_err(|error| complain(error))
+            .ok()?;
+        complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .are(page.messages);
+        Some(page.text)
+    })
+}

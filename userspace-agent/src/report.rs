@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `report`: tells the host the status, a line of JSON at a time.
+//!
+//! Each line is all there is to know at that moment, so that none depends on one before it, and
+//! only the newest has to be kept for a host that does not read ([`host`]).
+
+mod host;
+
+use crate::cli::ReportArgs;
+use crate::collect;
+use crate::complaints::Complaints;
+use crate::error::Error;
+use crate::error::Result;
+use crate::events;
+use crate::events::Events;
+use crate::files::Root;
+use crate::status::Status;
+use host::Host;
+use host::Place;
+use sd_notify::NotifyState;
+use serde_json::Value;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How often the devices and the host are looked at although nothing was announced: not all that
+/// is told is, and nobody announces what the host does.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often a host that could not be told is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What changes although nothing happens: it is told, but is no reason to tell.
+const COUNTDOWN: &str = "next_attempt_ms";
+
+/// Tells the host, for ever.
+pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
+    let mut host = Host::new(match args.vsock {
+        Some((cid, port)) => Place::Vsock { cid, port },
+        None => Place::Port(args.port.clone()),
+    });
+    let mut complaints = Complaints::default();
+    let mut told = Told::new(Duration::from_secs(args.interval));
+    let watchdog = sd_notify::watchdog_enabled();
+    let events = Events::new();
+
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    loop {
+        let armed = events::arm(root, None);
+        let mut collected = collect::collect(root, None);
+        match told.is_due(&collected.status) {
+            Ok(Some(line)) => host.tell(line),
+            Ok(None) => {}
+            Err(error) => collected.errors.push(error),
+        }
+        let unheard = host.exchange();
+
+        let errors = collected.errors.iter().map(Error::to_string);
+        complaints.are(
+            collected
+                .notes
+                .into_iter()
+                .chain(errors)
+                .chain(unheard)
+                .collect(),
+        );
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+
+        let retry = host.is_waiting().then_some(RETRY);
+        let alive = watchdog.map(|limit| limit / 2);
+        let timeout = [retry, alive]
+            .into_iter()
+            .flatten()
+            .fold(told.left().min(LOOK), Duration::min);
+        if events.wait(&armed, timeout).is_err() {
+            // Then it is a matter of looking often.
+            thread::sleep(timeout.min(RETRY));
+        }
+    }
+}
+
+/// What the host was told last.
+struct Told {
+    interval: Duration,
+    status: Value,
+    when: Option<Instant>,
+}
+
+impl Told {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            status: Value::Null,
+            when: None,
+        }
+    }
+
+    /// How long it is until the host is told although nothing has changed.
+    fn left(&self) -> Duration {
+        self.when.map_or(Duration::ZERO, |when| {
+            self.interval.saturating_sub(when.elapsed())
+        })
+    }
+
+    /// The line that the host is to be told, if it is to be.
+    fn is_due(&mut self, status: &Status) -> Result<Option<String>> {
+        let unfit = |error: serde_json::Error| Error::Write(error.into());
+        let changing = changing(serde_json::to_value(status).map_err(unfit)?);
+
+        if changing == self.status && !self.left().is_zero() {
+            return Ok(None);
+        }
+        self.status = changing;
+        self.when = Some(Instant::now());
+        serde_json::to_string(status).map(Some).map_err(unfit)
+    }
+}
+
+/// A status without what changes all the time.
+fn changing(mut status: Value) -> Value {
+    let devices = status.get_mut("devices").and_then(Value::as_array_mut);
+
+    for device in devices.into_iter().flatten() {
+        if let Some(device) = device.as_object_mut() {
+            device.remove(COUNTDOWN);
+        }
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status(requested: u64) -> Status {
+        let device = crate::status::Device {
+            device: "virtio1".into(),
+            requested_size: Some(requested),
+            ..Default::default()
+        };
+        Status {
+            version: crate::status::VERSION,
+            devices: vec![device],
+        }
+    }
+
+    #[test]
+    fn tells_what_has_changed_and_no_more() {
+        let mut told = Told::new(Duration::from_secs(3600));
+
+        let line = told.is_due(&status(1)).unwrap().unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(&line).unwrap(),
+            serde_json::to_value(status(1)).unwrap()
+        );
+        assert!(!line.contains('\n'));
+        assert_eq!(told.is_due(&status(1)).unwrap(), None);
+        assert!(told.is_due(&status(2)).unwrap().is_some());
+        assert_eq!(told.is_due(&status(2)).unwrap(), None);
+    }
+
+    #[test]
+    fn tells_again_after_the_interval() {
+        let mut told = Told::new(Duration::ZERO);
+
+        assert!(told.is_due(&status(1)).unwrap().is_some());
+        assert!(told.is_due(&status(1)).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_countdown_is_no_change() {
+        let at = |delay| json!({"devices": [{"device": "virtio1", COUNTDOWN: delay}]});
+
+        assert_eq!(changing(at(1)), changing(at(2)));
+        assert_eq!(changing(json!({"devices": 1})), json!({"devices": 1}));
+    }
+}
