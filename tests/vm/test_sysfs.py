@@ -84,17 +84,9 @@ def in_sub_block_mode() -> None:
             plugged_bytes_total=258 * MIB,
             unplugged_blocks_total=0,
         )
-        full, _, partial = guest.blocks()
+        partial = guest.blocks()[-1]
         guest.write(f"{partial.sysfs}/state", "offline")
         expect_values(guest, plugged_movable_size=256 * MIB, plugged_offline_size=2 * MIB)
-        guest.write(f"{full.sysfs}/state", "offline")
-        guest.write(f"{full.sysfs}/state", "online_kernel")
-        expect_values(
-            guest,
-            plugged_movable_size=128 * MIB,
-            plugged_kernel_size=128 * MIB,
-            plugged_offline_size=2 * MIB,
-        )
         guest.resize(0)
         wait_state(guest, "settled")
         expect_values(guest, unplugged_bytes_total=258 * MIB, added_size=0, plugged_size=0)
@@ -167,9 +159,24 @@ def retry(guest: Guest) -> None:
     guest.wait_until(lambda: int(values(guest)["attempts"]) > before, 5, "nothing was tried")
 
 
+@test()
+def in_a_kernel_zone() -> None:
+    only_ours(NOT_OURS)
+    with Guest(policy="online_kernel", parameters="online_type=policy") as guest:
+        guest.resize(258 * MIB)
+        guest.expect_hotplugged(258 * MIB)
+        wait_state(guest, "settled")
+        expect_values(
+            guest,
+            online_type="policy",
+            added_size=384 * MIB,
+            plugged_kernel_size=258 * MIB,
+            plugged_movable_size=0,
+        )
+
+
 @test(limit=120)
-def under_policy() -> None:
-    """Memory that nobody brings online."""
+def that_nobody_brings_online() -> None:
     only_ours(NOT_OURS)
     with Guest(MemDevice(size=4 * GIB), policy="offline", parameters="online_type=policy") as guest:
         guest.request(3 * GIB)

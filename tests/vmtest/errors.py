@@ -6,8 +6,8 @@ class TestFailure(Exception):
     """Something is not as it should be."""
 
 
-class BootTimeout(TestFailure):
-    """A guest's first process has not run in time."""
+class BootFailure(TestFailure):
+    """A guest's first process has not run."""
 
 
 class TestSkip(Exception):

@@ -49,12 +49,12 @@ fn generate(dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
     }
 
-    let mut command = virtio_mem_agent::command();
+    let mut command = virtio_mem_agent::definition();
     let name = command.get_name().to_owned();
     for shell in SHELLS {
         clap_complete::generate_to(shell, &mut command, &name, &completions)?;
     }
-    let mut command = virtio_mem_agent::command().disable_help_subcommand(true);
+    let mut command = virtio_mem_agent::definition().disable_help_subcommand(true);
     command.build();
     pages(&command, &man)
 }

@@ -2,13 +2,13 @@
 
 //! Says what the virtio-mem devices of this machine are doing.
 //!
-//! [`bus`] finds the devices; [`collect`] asks, for each of them, either the driver's own
-//! attributes ([`sysfs`]) or, where there are none, the places in which any kernel shows memory
-//! that was added ([`iomem`], [`memory_blocks`]). What comes out is a [`status::Device`], printed
-//! by [`table`] or as JSON, offered to Prometheus by [`metrics`], and told to the host by
-//! [`report`]. What cannot be known is left out, never guessed.
+//! `bus` finds the devices; `collect` asks, for each of them, either the driver's own
+//! attributes (`sysfs`) or, where there are none, the places in which any kernel shows memory
+//! that was added (`iomem`, `memory_blocks`). What comes out is a `status::Device`, printed
+//! by `table` or as JSON, offered to Prometheus by `metrics`, and told to the host by
+//! `report`. What cannot be known is left out, never guessed.
 //!
-//! Each command is a module of [`command`]; those that wait are woken by [`events`].
+//! Each command is a module of `command`; those that wait are woken by `events`.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +52,7 @@ const EXIT_ERROR: u8 = 1;
 const EXIT_NO_DEVICE: u8 = 3;
 
 /// The command line as defined, for what is made from it: man pages and completions.
-pub fn command() -> clap::Command {
+pub fn definition() -> clap::Command {
     Cli::command()
 }
 

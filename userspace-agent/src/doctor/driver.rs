@@ -95,15 +95,18 @@ pub(crate) fn driver(facts: &Facts, device: &Device, findings: &mut Findings) ->
 
 /// Looks at what the driver says.
 pub(crate) fn says(_: &Facts, device: &Device, findings: &mut Findings) -> Result<()> {
-    let kind = match device.state.as_ref().and_then(Word::known) {
-        Some(State::Waiting) => &WAITING,
-        Some(State::Stalled) => &STALLED,
+    let (kind, state) = match device.state.as_ref().and_then(Word::known) {
+        Some(state @ State::Waiting) => (&WAITING, state),
+        Some(state @ State::Stalled) => (&STALLED, state),
         _ => return Ok(()),
     };
-    let Some(advice) = advice::of(device) else {
-        return Ok(());
+    let (mut message, remedy) = match advice::of(device) {
+        Some(advice) => (advice.matter, advice.remedy),
+        None => (
+            format!("it is {state} for a reason that it does not give"),
+            "see in dmesg what it said last",
+        ),
     };
-    let mut message = advice.matter;
     if let (Some(plugged), Some(requested)) = (device.plugged_size, device.requested_size) {
         message.push_str(&format!(
             "; {} of {} are plugged",
@@ -114,7 +117,7 @@ pub(crate) fn says(_: &Facts, device: &Device, findings: &mut Findings) -> Resul
     if let Some(wait) = device.next_attempt_ms {
         message.push_str(&format!("; it tries again in {wait} ms"));
     }
-    findings.add(kind, Some(&device.device), message, advice.remedy);
+    findings.add(kind, Some(&device.device), message, remedy);
     Ok(())
 }
 

@@ -74,8 +74,11 @@ const SIZES: [Size; 7] = [
     },
 ];
 
+/// How a value with a label of its own is had.
+type Get<From, To> = (&'static str, fn(&From) -> To);
+
 /// How what is plugged stands in Linux: the label, and the size.
-const STANDINGS: [(&str, fn(&Device) -> Option<u64>); 4] = [
+const STANDINGS: [Get<Device, Option<u64>>; 4] = [
     ("movable", |device| device.plugged_movable_size),
     ("kernel", |device| device.plugged_kernel_size),
     ("offline", |device| device.plugged_offline_size),
@@ -83,15 +86,15 @@ const STANDINGS: [(&str, fn(&Device) -> Option<u64>); 4] = [
 ];
 
 /// The kinds of requests: the label, and how they were answered.
-const REQUESTS: [(&str, fn(&Requests) -> &Answers); 4] = [
-    ("plug", |requests| &requests.plug),
-    ("unplug", |requests| &requests.unplug),
-    ("unplug_all", |requests| &requests.unplug_all),
-    ("state", |requests| &requests.state),
+const REQUESTS: [Get<Requests, Answers>; 4] = [
+    ("plug", |requests| requests.plug.clone()),
+    ("unplug", |requests| requests.unplug.clone()),
+    ("unplug_all", |requests| requests.unplug_all.clone()),
+    ("state", |requests| requests.state.clone()),
 ];
 
 /// The kinds of answers: the label, and how many there were.
-const ANSWERS: [(&str, fn(&Answers) -> Option<u64>); 5] = [
+const ANSWERS: [Get<Answers, Option<u64>>; 5] = [
     ("ack", |answers| answers.ack),
     ("nack", |answers| answers.nack),
     ("busy", |answers| answers.busy),
@@ -309,7 +312,7 @@ impl Metrics {
     fn counters(&mut self, device: Label<'_>, counters: &Counters) -> Result<()> {
         for (kind, answers) in REQUESTS {
             for (answer, value) in ANSWERS {
-                if let Some(value) = value(answers(&counters.requests)) {
+                if let Some(value) = value(&answers(&counters.requests)) {
                     self.counter(
                         "virtio_mem_requests_total",
                         "How many requests the device has answered, since the driver was bound.",
