@@ -13,10 +13,7 @@ from vmtest.ktap import end_on_sigterm, time_limit
 from vmtest.paths import AGENT
 from vmtest.units import MIB, mib
 
-STEPS = (1024, 300, 1538, 0)
-
-# At this size the agent is asked: it has something to tell then.
-TELLING = 1538
+STEPS = (1024, 300, 1538)
 
 LIMIT = 120.0
 
@@ -31,16 +28,28 @@ def zones(guest: Guest) -> str:
     return ", ".join(f"{zone} ({count} blocks)" for zone, count in sorted(found.items())) or "-"
 
 
-def agent(guest: Guest) -> str:
-    result = guest.run("virtio-mem-agent", "status")
-    status = "" if result.rc == 0 else f"(exit status {result.rc})\n"
-    return result.stdout + result.stderr + status
+def agent(guest: Guest, *arguments: str) -> None:
+    """Shows a command of the agent in the guest, and what it says."""
+    print(f"\nguest# {' '.join(('virtio-mem-agent', *arguments))}")
+    result = guest.run("virtio-mem-agent", *arguments, timeout=60)
+    print(result.stdout + result.stderr, end="")
+    print(f"(exit status {result.rc})", flush=True)
+
+
+def show_agent(guest: Guest) -> None:
+    """Has the agent tell of what is plugged, and wait until it is gone."""
+    agent(guest, "status")
+    agent(guest, "doctor")
+    guest.request(0)
+    print("\nThe host requests 0 MiB.")
+    agent(guest, "wait", "--settled", "--timeout", "60s")
+    guest.expect_hotplugged(0)
+    agent(guest, "status")
 
 
 def show() -> None:
     begun = time.monotonic()
     print(f"Booting a guest with {describe_accelerator()}", flush=True)
-    said = ""
     with Guest(log="demo") as guest:
         seconds = time.monotonic() - begun
         release = guest.sh("uname -r").strip()
@@ -64,10 +73,8 @@ def show() -> None:
                 ),
                 flush=True,
             )
-            if size == TELLING * MIB and AGENT.exists():
-                said = agent(guest)
-    if said:
-        print(f"\n`virtio-mem-agent status` in the guest, at {TELLING} MiB:\n\n{said}", end="")
+        if AGENT.exists():
+            show_agent(guest)
     print(f"\nDone in {time.monotonic() - begun:.0f} s")
 
 

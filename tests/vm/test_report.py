@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from vmtest.errors import TestFailure, expect, expect_equal
-from vmtest.guest import Guest, Program
+from vmtest.guest import Guest, Program, only_ours
 from vmtest.ktap import main, test
-from vmtest.units import MIB
+from vmtest.units import GIB, MIB
 
 PORT = "org.virtio_mem.agent.0"
 
@@ -48,16 +48,20 @@ class Listener:
         status: dict[str, Any] = json.loads(line)
         return status
 
-    def expect_added(self, size: int, timeout: float = 30) -> None:
+    def expect_added(self, size: int) -> None:
         """Reads until a line says that so much memory was added."""
+        self.expect(30, added_size=size)
+
+    def expect(self, timeout: float = 60, **wanted: object) -> dict[str, Any]:
+        """Reads until a line says that the only device is as wanted."""
         deadline = time.monotonic() + timeout
-        added = None
-        while added != size:
+        device: dict[str, Any] = {}
+        while any(device.get(name) != value for name, value in wanted.items()):
             status = self.line(deadline - time.monotonic())
             if status is None:
-                raise TestFailure(f"told that {added} bytes were added, expected {size}")
+                raise TestFailure(f"not told {wanted}; last: {device}")
             (device,) = status["devices"]
-            added = device["added_size"]
+        return device
 
     def say(self, data: bytes) -> None:
         """Writes; what does not fit is left out."""
@@ -70,9 +74,9 @@ class Listener:
 
 
 @contextlib.contextmanager
-def reporting(interval: str) -> Iterator[tuple[Guest, Program]]:
+def reporting(interval: str, **options: Any) -> Iterator[tuple[Guest, Program]]:
     """A guest whose agent reports."""
-    with Guest(ports=(PORT,)) as guest:
+    with Guest(ports=(PORT,), **options) as guest:
         guest.sh(LINK_PORTS)
         agent = guest.start(["virtio-mem-agent", "report", "--interval", interval])
         yield guest, agent
@@ -97,6 +101,21 @@ def each_change_is_told() -> None:
             following = host.line(5)
             expect(following != last, "a line without a change")
             last = following
+
+
+@test(limit=180)
+def why_a_shrink_is_held_up() -> None:
+    """The host is told the reason, and that it is over."""
+    only_ours("it shows nothing in sysfs")
+    with reporting(NEVER, memory=GIB) as (guest, _):
+        host = Listener(guest)
+        guest.resize(GIB)
+        host.expect(state="settled", plugged_size=GIB)
+        with guest.load(1280, "--mlock"):
+            guest.request(2 * MIB)
+            told = host.expect(state="waiting", reason="memory-in-use")
+            expect(told["next_attempt_ms"] is not None, "no next attempt is told")
+        host.expect(state="settled", reason="none", plugged_size=2 * MIB)
 
 
 @test()
