@@ -32,7 +32,7 @@ demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it,
 check: modules kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
 	@tests/run --checks tests/checks $(TESTS)
 
-lint: modules ## the checks that boot no guest
+lint: modules agent ## the checks that boot no guest
 	@tests/run --checks tests/checks --no-guests
 
 bench: modules kernel ## module and C driver side by side, as a table of ratios; ROUNDS=3

@@ -52,8 +52,7 @@ const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trai
 
 /// What a bound device has, in the order in which it goes away.
 struct Parts {
-    /// Its files in debugfs.
-    _debug: Pin<KBox<debug::Files>>,
+    debug: Pin<KBox<debug::Files>>,
     thread: Thread<Worker>,
     filter: online_page::Registration,
     notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
@@ -159,6 +158,7 @@ impl Driven {
             return;
         };
         let device = &self.device;
+        drop(parts.debug);
         // Nothing is decided any more, and nothing moves.
         drop(parts.thread);
         device.close();
@@ -298,10 +298,11 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
             count
         );
     }
+    let debug = debug::show(dev, worker.clone())?;
     vdev.ready();
     let thread = Thread::start(worker.clone(), node, c"virtio_mem")?;
     let parts = Parts {
-        _debug: debug::show(dev, worker.clone())?,
+        debug,
         thread,
         filter,
         notifier,
