@@ -57,10 +57,10 @@ macro_rules! requests {
 attributes::attributes!(
     /// All attributes.
     ATTRIBUTES: VirtioMem, c"virtio_mem", [
-        value!(STATE, |driven| driven.report().status().state),
-        value!(REASON, |driven| driven.report().status().reason),
-        value!(REQUESTED_SIZE, |driven| driven.report().status().requested_size),
-        value!(PLUGGED_SIZE, |driven| driven.report().status().plugged_size),
+        value!(STATE, |driven| driven.report().published().state),
+        value!(REASON, |driven| driven.report().published().reason),
+        value!(REQUESTED_SIZE, |driven| driven.report().published().requested_size),
+        value!(PLUGGED_SIZE, |driven| driven.report().published().plugged_size),
         value!(c"next_attempt_ms", |driven| Signed(driven.report().status().next_attempt_ms)),
         value!(c"attempts", |driven| driven.report().status().attempts),
         value!(c"last_error", last_error),

@@ -11,50 +11,47 @@
 //! No part of it is an interface to rely on.
 
 use crate::device::Engine;
-use crate::linux::debug_dir;
+use crate::linux::debug_dir::Directory;
 use crate::worker::Worker;
 use core::fmt;
-use kernel::debugfs::Dir;
-use kernel::debugfs::Scope;
+use core::fmt::Write;
 use kernel::device;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use virtio_mem_core::block_map::Flags;
 
 /// A device's directory; it goes when this is dropped.
-pub(crate) type Files = Scope<Arc<Worker>>;
+pub(crate) type Files = Directory<Worker>;
 
 /// Creates the directory of `dev`. Without debugfs there is none, which is no error.
-pub(crate) fn show(dev: &device::Device, worker: Arc<Worker>) -> Result<Pin<KBox<Files>>> {
-    let create = |root: &Dir| {
-        KBox::pin_init(
-            root.scope(worker, dev.name(), |worker, dir| {
-                dir.read_callback_file(c"blocks", worker, &|worker, f| {
-                    worker.device().with_engine(|engine| blocks(engine, f))
-                });
-                dir.read_callback_file(c"engine", worker, &|worker, f| {
-                    worker
-                        .device()
-                        .with_engine(|engine| writeln!(f, "{engine:#?}"))
-                });
-                dir.read_callback_file(c"latency", worker, &|worker, f| {
-                    worker.report().with_statistics(|statistics| {
-                        for (what, histogram) in statistics.latencies() {
-                            writeln!(f, "{what}")?;
-                            write!(f, "{histogram}")?;
-                        }
-                        Ok(())
-                    })
-                });
+pub(crate) fn show(dev: &device::Device, worker: &Arc<Worker>) -> Result<Files> {
+    Directory::new(
+        dev.name(),
+        worker,
+        &[
+            (c"blocks", |worker, f| {
+                worker.device().with_engine(|engine| blocks(engine, f))
             }),
-            GFP_KERNEL,
-        )
-    };
-    debug_dir::with(create).unwrap_or(Err(ENODEV))
+            (c"engine", |worker, f| {
+                worker
+                    .device()
+                    .with_engine(|engine| writeln!(f, "{engine:#?}"))
+            }),
+            (c"latency", |worker, f| {
+                worker.report().with_statistics(|statistics| {
+                    for (what, histogram) in statistics.latencies() {
+                        writeln!(f, "{what}")?;
+                        write!(f, "{histogram}")?;
+                    }
+                    Ok(())
+                })
+            }),
+        ],
+    )
 }
 
 /// Writes the block map.
-fn blocks(engine: &Engine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn blocks(engine: &Engine, f: &mut dyn Write) -> fmt::Result {
     let map = engine.map();
     let geometry = map.geometry();
     for number in 0..geometry.memory_blocks() {

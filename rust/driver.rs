@@ -52,7 +52,7 @@ const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trai
 
 /// What a bound device has, in the order in which it goes away.
 struct Parts {
-    debug: Pin<KBox<debug::Files>>,
+    debug: debug::Files,
     thread: Thread<Worker>,
     filter: online_page::Registration,
     notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
@@ -298,7 +298,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
             count
         );
     }
-    let debug = debug::show(dev, worker.clone())?;
+    let debug = debug::show(dev, &worker)?;
     vdev.ready();
     let thread = Thread::start(worker.clone(), node, c"virtio_mem")?;
     let parts = Parts {

@@ -53,9 +53,9 @@ pub(crate) struct Report {
     stalled: AtomicFlag,
     #[pin]
     statistics: Mutex<Statistics>,
-    /// Of what those who poll have been told last.
+    /// What can be polled shows this, so that nobody reads anything before it was announced.
     #[pin]
-    published: Mutex<Option<Status>>,
+    published: Mutex<Status>,
     #[pin]
     told: Mutex<Told>,
 }
@@ -73,13 +73,15 @@ struct Told {
 
 impl Report {
     pub(crate) fn new(device: Arc<Device>) -> impl PinInit<Self> {
+        let started = Instant::now();
+        let status = status(&device, 0);
         pin_init!(Self {
             device,
-            started: Instant::now(),
+            started,
             suspended: AtomicFlag::new(false),
             stalled: AtomicFlag::new(false),
             statistics <- new_mutex!(Statistics::default()),
-            published <- new_mutex!(None),
+            published <- new_mutex!(status),
             told <- new_mutex!(Told::default()),
         })
     }
@@ -91,32 +93,21 @@ impl Report {
 
     /// How the device stands.
     pub(crate) fn status(&self) -> Status {
-        let (status, requested_size, plugged_size) = self.device.with_engine(|engine| {
-            (
-                engine.status(),
-                engine.config().requested_size,
-                engine.plugged_size(),
-            )
-        });
-        let now_ms = self.now_ms();
-        let (state, reason) = if self.suspended.load(Relaxed) {
-            (State::Suspended, status.reason)
+        let mut status = status(&self.device, self.now_ms());
+        if self.suspended.load(Relaxed) {
+            status.state = State::Suspended;
         } else if self.stalled.load(Relaxed) {
-            (State::Stalled, Reason::NoAnswer)
-        } else {
-            (status.state, status.reason)
-        };
-        Status {
-            state,
-            reason,
-            requested_size,
-            plugged_size,
-            next_attempt_ms: status
-                .retry_at_ms
-                .filter(|_| state == State::Waiting)
-                .map(|at| at.saturating_sub(now_ms)),
-            attempts: status.attempts,
+            (status.state, status.reason) = (State::Stalled, Reason::NoAnswer);
         }
+        if status.state != State::Waiting {
+            status.next_attempt_ms = None;
+        }
+        status
+    }
+
+    /// How the device stood when something of it was last announced.
+    pub(crate) fn published(&self) -> Status {
+        *self.published.lock()
     }
 
     /// Calls `f` with the counters.
@@ -124,12 +115,11 @@ impl Report {
         f(&self.statistics.lock())
     }
 
-    /// Wakes those who poll what has changed since the last time. May sleep.
-    pub(crate) fn publish(&self) {
+    /// Wakes those who poll what has changed since the last time. To be called whenever something
+    /// may have changed, by the worker. Returns how the device stands. May sleep.
+    pub(crate) fn publish(&self) -> Status {
         let status = self.status();
-        let Some(old) = self.published.lock().replace(status) else {
-            return;
-        };
+        let old = core::mem::replace(&mut *self.published.lock(), status);
         let dev = self.device.dev();
         let changed = |attribute| sysfs::notify(dev, attributes::GROUP, attribute);
         if old.state != status.state {
@@ -153,13 +143,13 @@ impl Report {
                 status.plugged_size,
             );
         }
+        status
     }
 
     /// Says in the log and by a uevent what is new, now that the driver has done what it can: that
     /// the request is met, or a reason why it is not. May sleep.
     pub(crate) fn tell(&self) {
-        self.publish();
-        let status = self.status();
+        let status = self.publish();
         let dev = self.device.dev();
         let mut told = self.told.lock();
         match status.state {
@@ -236,10 +226,11 @@ impl Report {
         dev_info!(dev, "requested size: {:#x}\n", config.requested_size);
     }
 
-    /// A request could not even be queued.
-    pub(crate) fn queue_failed(&self, error: Error) {
-        let old = self.told.lock().queue_error.replace(error);
-        if old != Some(error) {
+    /// A request could be queued, or not.
+    pub(crate) fn queued(&self, result: Result) {
+        let error = result.err();
+        let old = core::mem::replace(&mut self.told.lock().queue_error, error);
+        if let Some(error) = error.filter(|error| old != Some(*error)) {
             dev_err!(self.device.dev(), "sending a request failed: {:?}\n", error);
         }
     }
@@ -253,23 +244,30 @@ impl Report {
         }
     }
 
-    /// The device does not answer `request`, or has answered it at last.
+    /// The device does not answer `request`, or has answered it at last. Said once for each request
+    /// of the host: a slow one may take long over each step towards it.
     pub(crate) fn stalled(&self, request: Request, on: bool) {
         self.stalled.store(on, Relaxed);
-        self.publish();
+        let status = self.publish();
         let dev = self.device.dev();
-        if on {
-            dev_warn!(
-                dev,
-                "{}: {} to {}\n",
-                State::Stalled.as_str(),
-                Reason::NoAnswer.as_str(),
-                request.name()
-            );
-            self.announce(&self.status());
-        } else {
-            dev_info!(dev, "{} was answered at last\n", request.name());
+        if !on {
+            dev_dbg!(dev, "{} was answered at last\n", request.name());
+            return;
         }
+        let mut told = self.told.lock();
+        told.settled = false;
+        if told.reason.replace(Reason::NoAnswer) == Some(Reason::NoAnswer) {
+            return;
+        }
+        drop(told);
+        dev_warn!(
+            dev,
+            "{}: {} to {}\n",
+            State::Stalled.as_str(),
+            Reason::NoAnswer.as_str(),
+            request.name()
+        );
+        self.announce(&status);
     }
 
     /// A request that was not answered is not waited for any longer.
@@ -340,4 +338,19 @@ impl Report {
         }
         trace::step(dev, step.name(), how, us);
     }
+}
+
+/// How a device stands, but for what its engine does not know.
+fn status(device: &Device, now_ms: u64) -> Status {
+    device.with_engine(|engine| {
+        let status = engine.status();
+        Status {
+            state: status.state,
+            reason: status.reason,
+            requested_size: engine.config().requested_size,
+            plugged_size: engine.plugged_size(),
+            next_attempt_ms: status.retry_at_ms.map(|at| at.saturating_sub(now_ms)),
+            attempts: status.attempts,
+        }
+    })
 }

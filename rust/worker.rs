@@ -165,21 +165,31 @@ impl Worker {
         let mut queue = self.queue.lock();
         bell.take(ANSWERED);
         self.report.sent(request);
+        let (mut silent, mut waited_ms) = (false, 0_u64);
         loop {
-            match queue.send(&request.encode()) {
-                Ok(()) => break,
-                // No memory for the descriptors, say, or a broken device.
-                Err(error) => {
-                    // An answer that nobody waits for any more makes room.
-                    let late = queue.receive().is_some();
-                    self.report.queue_failed(error);
-                    if !late && bell.wait(STOP, Some(QUEUE_RETRY_MS)) {
-                        return None;
-                    }
+            let result = queue.send(&request.encode());
+            self.report.queued(result);
+            if result.is_ok() {
+                break;
+            }
+            if queue.receive().is_some() {
+                // An answer that nobody waits for any more makes room.
+                continue;
+            }
+            // No memory for the descriptors, say, or a broken device.
+            if bell.wait(STOP | PAUSE, Some(QUEUE_RETRY_MS)) {
+                if bell.is_rung(STOP) {
+                    return None;
                 }
+                self.report.forgotten();
+                return Some(Response::Garbled);
+            }
+            waited_ms = waited_ms.saturating_add(QUEUE_RETRY_MS);
+            if !silent && waited_ms >= NO_ANSWER_MS {
+                silent = true;
+                self.report.stalled(request, true);
             }
         }
-        let mut silent = false;
         loop {
             if let Some((bytes, written)) = queue.receive() {
                 if silent {
@@ -466,6 +476,8 @@ impl Run for Worker {
                 bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
                 continue;
             }
+            // Some steps take long: that one is under way is to be seen.
+            self.report.publish();
             let begun = Instant::<Monotonic>::now();
             let Some(outcome) = self.carry_out(&step) else {
                 break;

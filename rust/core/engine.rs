@@ -371,25 +371,25 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// What is going on.
     pub fn status(&self) -> Status {
         let (plugged, target) = (self.map.plugged(), self.target());
-        let state = match self.waiting {
-            Some(_) => State::Waiting,
-            None if self.audit.is_some() => State::Waiting,
-            None if self.unplug_all || plugged > target => State::Unplugging,
-            None if plugged < target || self.map.loose() > 0 => State::Plugging,
-            None => State::Settled,
+        let met = !self.unplug_all && plugged == target && self.map.loose() == 0;
+        // Where the request is met, all that is left to do is to remove blocks that hold nothing.
+        let waiting = self
+            .waiting
+            .filter(|waiting| !(met && waiting.reason == Reason::MemoryInUse));
+        // Only the host can tell what is plugged, and what it says has yet to come true.
+        let audit = self.audit.filter(|_| met || self.taking_over);
+        let (state, reason) = match waiting {
+            Some(waiting) => (State::Waiting, waiting.reason),
+            None if audit.is_some() => (State::Waiting, Reason::HostError),
+            None if self.unplug_all || plugged > target => (State::Unplugging, Reason::None),
+            None if !met => (State::Plugging, Reason::None),
+            None => (State::Settled, Reason::None),
         };
+        let audit = audit.map(|audit| audit.goes_on_ms());
         Status {
             state,
-            reason: match self.waiting {
-                Some(waiting) => waiting.reason,
-                // Only the host can tell what is plugged, and what it says has yet to come true.
-                None if self.audit.is_some() => Reason::HostError,
-                None => Reason::None,
-            },
-            retry_at_ms: match (self.waiting, self.audit) {
-                (Some(waiting), _) => waiting.until_ms,
-                (None, audit) => audit.map(|audit| audit.goes_on_ms()),
-            },
+            reason,
+            retry_at_ms: waiting.map_or(audit, |waiting| waiting.until_ms),
             attempts: self.attempts,
         }
     }

@@ -15,6 +15,9 @@ use kernel::device;
 use kernel::error::from_result;
 use kernel::prelude::*;
 
+/// SYSFS_GROUP_INVISIBLE: the group's directory is not created.
+const GROUP_INVISIBLE: raw::umode_t = 0o20000;
+
 /// Writes the value of an attribute.
 type Show<T> = for<'b> fn(&<T as Driver>::Data<'b>, &mut dyn fmt::Write) -> Result;
 /// Takes what was written to an attribute.
@@ -42,7 +45,7 @@ impl<T: Driver> Attribute<T> {
     const fn new(name: &'static CStr, mode: u16, visible: Visible<T>) -> Self {
         // SAFETY: All zero is a valid value of this C type: null pointers.
         let mut raw: raw::device_attribute = unsafe { core::mem::zeroed() };
-        raw.attr.name = name.as_ptr().cast();
+        raw.attr.name = name.to_bytes_with_nul().as_ptr().cast();
         raw.attr.mode = mode;
         Self {
             raw,
@@ -78,7 +81,9 @@ impl<T: Driver> Attribute<T> {
     ///
     /// `dev` must be part of a virtio device to which `T` is bound.
     unsafe fn with_data<R>(dev: *mut raw::device, f: impl for<'b> FnOnce(&T::Data<'b>) -> R) -> R {
-        // SAFETY: By this function's contract. `Device` is a transparent wrapper.
+        // SAFETY: By this function's contract. `Device` is a transparent wrapper. The device's lock,
+        // which its context stands for, is not held: of all that the context allows, only the
+        // driver's data is used, which does not need it.
         let vdev = unsafe {
             let vdev = kernel::container_of!(dev, raw::virtio_device, dev);
             &*vdev.cast::<Device<device::CoreInternal<'_>>>()
@@ -135,7 +140,7 @@ impl<T: Driver> Attribute<T> {
     extern "C" fn visible_callback(
         kobj: *mut raw::kobject,
         attr: *mut raw::attribute,
-        _: c_int,
+        index: c_int,
     ) -> raw::umode_t {
         // SAFETY: As in `show_callback`; the `attribute` is the first field of its
         // `device_attribute`.
@@ -145,6 +150,9 @@ impl<T: Driver> Attribute<T> {
         // SAFETY: The driver core does this once the device is bound.
         if unsafe { Self::with_data(dev, attribute.visible) } {
             attribute.raw.attr.mode
+        } else if index == 0 {
+            // The first attribute decides about the whole group.
+            GROUP_INVISIBLE
         } else {
             0
         }
@@ -207,7 +215,7 @@ impl Group {
     ) -> Self {
         // SAFETY: All zero is a valid value of this C type: null pointers.
         let mut group: raw::attribute_group = unsafe { core::mem::zeroed() };
-        group.name = name.as_ptr().cast();
+        group.name = name.to_bytes_with_nul().as_ptr().cast();
         group.__bindgen_anon_1.is_visible = Some(Attribute::<T>::visible_callback);
         group.__bindgen_anon_2.attrs_const = list.attributes.as_ptr();
         Self(group)

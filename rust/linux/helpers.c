@@ -262,3 +262,24 @@ void vmem_flush_signals(void)
 {
 	flush_signals(current);
 }
+
+static int vmem_debug_open(struct inode *inode, struct file *file)
+{
+	struct vmem_debug_file *what = inode->i_private;
+
+	return single_open(file, what->show, what);
+}
+
+static const struct file_operations vmem_debug_fops = {
+	.owner = THIS_MODULE,
+	.open = vmem_debug_open,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = single_release,
+};
+
+void vmem_debug_create(const char *name, struct dentry *dir,
+		       struct vmem_debug_file *file)
+{
+	debugfs_create_file(name, 0400, dir, file, &vmem_debug_fops);
+}

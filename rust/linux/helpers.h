@@ -8,6 +8,7 @@
 #define VIRTIO_MEM_HELPERS_H
 
 #include <linux/crash_dump.h>
+#include <linux/debugfs.h>
 #include <linux/ioport.h>
 #include <linux/kthread.h>
 #include <linux/memory.h>
@@ -16,6 +17,7 @@
 #include <linux/notifier.h>
 #include <linux/range.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/suspend.h>
 #include <linux/timer.h>
 #include <linux/virtio.h>
@@ -74,6 +76,13 @@ void vmem_timer_setup(struct timer_list *timer,
 void vmem_timer_start(struct timer_list *timer, u64 ms);
 void vmem_allow_kernel_signal(int sig);
 void vmem_flush_signals(void);
+
+/* A file in debugfs; whoever has it open keeps the module. */
+struct vmem_debug_file {
+	int (*show)(struct seq_file *seq, void *record);
+};
+void vmem_debug_create(const char *name, struct dentry *dir,
+		       struct vmem_debug_file *file);
 
 /* Tracepoints: trace.c. Words are followed by their length. */
 void vmem_trace_request_sent(struct device *dev, const char *kind,

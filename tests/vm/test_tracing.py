@@ -105,6 +105,14 @@ def debugfs() -> None:
         latency = guest.read(f"{path}/latency")
         for what in ("plug", "unplug", "add", "offline"):
             expect(re.search(rf"^{what}\n  < \d+ us: \d+$", latency, re.M), f"no latency: {what}")
+        # An open file keeps the module, but not the device.
+        device = path.rpartition("/")[2]
+        said = guest.sh(
+            f"exec 3<{path}/engine; ! rmmod virtio_mem 2>/dev/null || echo unloaded; "
+            f"echo {device} >/sys/bus/virtio/drivers/virtio_mem/unbind; "
+            "cat <&3 2>/dev/null && echo read; ls /sys/kernel/debug/virtio_mem"
+        )
+        expect_equal(said, "", "with an open file")
         guest.rmmod()
         expect_equal(guest.sh(f"ls -d {top} 2>/dev/null || true"), "", "left over")
 

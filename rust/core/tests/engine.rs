@@ -11,6 +11,7 @@ use virtio_mem_core::engine::Step;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::wire::Request;
 use world::Block;
 use world::Faults;
 use world::Manners;
@@ -187,6 +188,49 @@ fn memory_freed_during_a_pass_starts_another() {
     settle(&mut world);
     assert_eq!(world.plugged(), 0);
     assert!(world.now_ms - freed <= 1000);
+}
+
+#[test]
+fn what_cannot_be_cleaned_up_is_settled() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK);
+    // Nothing of it is plugged in the end, but the block itself stays.
+    world.faults.remove_busy = u32::MAX;
+    world.request(0);
+    world.run(200);
+    assert_eq!(world.plugged(), 0);
+    assert_ne!(world.blocks[0], Block::Absent);
+    let status = world.engine.status();
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Settled, Reason::None)
+    );
+    assert_eq!(status.retry_at_ms, None);
+}
+
+#[test]
+fn work_beside_an_audit_is_told() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK);
+    // The device has lost something and will not say what.
+    world.faults.mute = u32::MAX;
+    world.change_mind(1);
+    world.engine.config_changed();
+    world.run(5);
+    let status = world.engine.status();
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Waiting, Reason::HostError)
+    );
+    world.request(2 * BLOCK);
+    let mut seen = false;
+    for _ in 0..200 {
+        world.begin();
+        let plugs = matches!(&world.step, Some(Step::Send(Request::Plug { .. })));
+        seen |= plugs && world.engine.status().state == State::Plugging;
+        world.finish();
+    }
+    assert!(seen);
 }
 
 #[test]
