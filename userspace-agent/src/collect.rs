@@ -21,6 +21,7 @@ use crate::status::Source;
 use crate::status::Status;
 use crate::status::VERSION;
 use crate::sysfs;
+use crate::sysfs::Said;
 
 /// How often a device is looked at until its files agree with each other.
 const ATTEMPTS: usize = 4;
@@ -126,10 +127,12 @@ fn view(root: &Root, device: &BusDevice) -> Result<View> {
     if !device.is_driven() {
         return Ok(view);
     }
-    if sysfs::read(&device.dir, &mut view.device)? {
-        view.take_blocks_of_region(root)?;
-    } else {
-        view.take_iomem(root)?;
+    match sysfs::read(&device.dir, &mut view.device)? {
+        Said::Nothing => view.take_iomem(root)?,
+        said => {
+            view.consistent = said == Said::Sound;
+            view.take_blocks_of_region(root)?;
+        }
     }
     Ok(view)
 }
@@ -225,7 +228,12 @@ mod tests {
     use crate::table;
     use crate::table::Look;
     use proptest::prelude::*;
+    use rustix::fs::mknodat;
+    use rustix::fs::FileType;
+    use rustix::fs::Mode;
+    use rustix::fs::CWD;
     use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -325,6 +333,33 @@ mod tests {
             assert_eq!(device.added_size, Some(128 << 20));
             assert_eq!(device.online_movable_size, Some(128 << 20));
         }
+    }
+
+    // The driver plugs a GiB and settles between the look at the one and at the other.
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again() {
+        let dir = tree();
+        let group = dir.path().join("sys/bus/virtio/devices/virtio1/virtio_mem");
+        fs::write(group.join("plugged_size"), "0\n").unwrap();
+        fs::write(group.join("state"), "plugging\n").unwrap();
+        // Read after these, and not before somebody writes it.
+        let pipe = group.join("next_attempt_ms");
+        fs::remove_file(&pipe).unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut writer = fs::File::create(&pipe).unwrap();
+                fs::write(group.join("plugged_size"), "1073741824\n").unwrap();
+                fs::write(group.join("state"), "settled\n").unwrap();
+                fs::remove_file(&pipe).unwrap();
+                writer.write_all(b"-1\n").unwrap();
+            });
+            let collected = collect(&Root::new(dir.path().into()), Some("virtio1"));
+            let device = &collected.status.devices[0];
+            assert_eq!(device.plugged_size, Some(1 << 30));
+            assert_eq!(device.is_settled(), Some(true));
+        });
     }
 
     proptest! {

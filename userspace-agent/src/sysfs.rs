@@ -3,6 +3,9 @@
 //! The driver's own attributes, a group in the device's directory with one value per file.
 //!
 //! The kernel's C driver has none. A file that is not there is a value that is not known.
+//!
+//! Each value is that of the moment in which its file is read: those that depend on each other are
+//! read once more at the end, which shows whether they were of one moment.
 
 use crate::error::optional;
 use crate::error::Result;
@@ -34,11 +37,22 @@ const EXPECTED_WORDS: &str = "words of lower-case letters, digits and dashes";
 /// What is expected in `state`, `reason`, `mode` and `online_type`.
 const EXPECTED_WORD: &str = "a word of lower-case letters, digits and dashes";
 
-/// Reads what the driver says into `device`; `false` if it says nothing.
-pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<bool> {
+/// What a driver has said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Said {
+    /// Nothing: it has no attributes.
+    Nothing,
+    /// Something that changed while it was read, so that it may not fit together.
+    Torn,
+    /// Something that fits together.
+    Sound,
+}
+
+/// Reads what the driver says into `device`.
+pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<Said> {
     let group = Group(dir.join(GROUP));
     if !group.exists() {
-        return Ok(false);
+        return Ok(Said::Nothing);
     }
     let said = Device {
         device: device.device.clone(),
@@ -72,12 +86,16 @@ pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<bool> {
         ..Device::default()
     };
 
+    let is_same = group.bytes("requested_size")? == said.requested_size
+        && group.bytes("plugged_size")? == said.plugged_size
+        && group.known_word("state")? == said.state
+        && group.known_word("reason")? == said.reason;
     // If the driver was unbound meanwhile, missing files mean nothing.
     if !group.exists() {
-        return Ok(false);
+        return Ok(Said::Nothing);
     }
     *device = said;
-    Ok(true)
+    Ok(if is_same { Said::Sound } else { Said::Torn })
 }
 
 /// The group's directory.

@@ -103,8 +103,15 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
         match judge(args, devices) {
             Verdict::Met => return Ok(Outcome::Met),
             Verdict::Hopeless(why) => {
-                complain(&why);
-                return Ok(Outcome::Failed(EXIT_HOPELESS));
+                // What does not fit together, as it changed while it was read, may look so too.
+                let again = collect::collect(root, only).status;
+                let is_same = !again.differs_from(&collected.status);
+                if is_same && judge(args, &again.devices) == Verdict::Hopeless(why.clone()) {
+                    complain(&why);
+                    return Ok(Outcome::Failed(EXIT_HOPELESS));
+                }
+                silent_since = None;
+                interval = interval.min(super::SHORTEST_INTERVAL);
             }
             Verdict::Silent(why) => {
                 let silence = silent_since.get_or_insert_with(Instant::now).elapsed();
