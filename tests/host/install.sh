@@ -40,4 +40,11 @@ bash -n "$dest/usr/share/bash-completion/completions/$agent"
 cp -r /usr/lib/systemd/system/. "$dest/usr/lib/systemd/system"
 units=("$dest/usr/lib/systemd/system/$agent"-*.service)
 systemd-analyze verify --man=no --root="$dest" "${units[@]##*/}"
+# Not to be told of uevents, or to start again and again, is no error to systemd.
+grep -q '^RestrictAddressFamilies=.*\bAF_NETLINK\b' "$dest/usr/lib/systemd/system/$agent-report.service"
+for unit in "${units[@]}"; do
+	for setting in SystemCallErrorNumber=EPERM RestartPreventExitStatus=2; do
+		grep -qx "$setting" "$unit" || { echo "$unit has no $setting"; exit 1; }
+	done
+done
 systemd-analyze security --offline=yes --no-pager --threshold=15 "${units[@]}"
