@@ -16,6 +16,7 @@ use crate::files::Root;
 use crate::EXIT_ERROR;
 use page::Page;
 use sd_notify::NotifyState;
+use std::fs;
 use std::fs::Permissions;
 use std::io;
 use std::io::Write;
@@ -68,9 +69,17 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Replaces a file: who reads it sees either the old or the new content, all of it.
+/// Replaces a file: who reads it sees either the old or the new content, all of it. A device or a
+/// link in its place is something that others rely on, and stays.
 fn replace(file: &Path, text: &str) -> Result<()> {
     let write = || {
+        match fs::symlink_metadata(file) {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(io::Error::other("is not a regular file"));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let dir = match file.parent() {
             Some(dir) if dir != Path::new("") => dir,
             _ => Path::new("."),

@@ -4,7 +4,12 @@
 
 use crate::tree::region_start;
 use crate::tree::Tree;
+use rustix::fs::mknodat;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::CWD;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::fs::PermissionsExt;
 
 /// A machine with a device that tells everything, and one whose driver tells nothing.
@@ -180,6 +185,37 @@ fn a_file_is_replaced() {
         1,
         "something is left over"
     );
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name| dir.path().join(name);
+    fs::write(path("file"), "precious").unwrap();
+    fs::create_dir(path("dir")).unwrap();
+    symlink("file", path("link")).unwrap();
+    symlink("nowhere", path("dangling")).unwrap();
+    mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+
+    for name in ["dir", "link", "dangling", "pipe"] {
+        let kind = || fs::symlink_metadata(path(name)).unwrap().file_type();
+        let (before, file) = (kind(), path(name));
+        let output = tree()
+            .agent(&["metrics", "--output", file.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let expected = "expected a file that can be replaced: is not a regular file";
+        assert!(
+            message.contains(&format!("{name}: {expected}")),
+            "{message}"
+        );
+        assert_eq!(kind(), before, "{name}");
+    }
+    assert_eq!(fs::read(path("file")).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
 }
 
 #[test]
