@@ -195,7 +195,7 @@ pub(crate) fn doctor(root: &Root, args: &DoctorArgs) -> ExitCode {
 
 /// Makes all checks, or those of the machine and of the device called `only`.
 fn examine(root: &Root, only: Option<&str>) -> Examination {
-    let collected = collect::collect(root, None);
+    let collected = collect::collect(root, only);
     let mut findings = Findings::default();
 
     for note in collected.notes {
@@ -204,7 +204,12 @@ fn examine(root: &Root, only: Option<&str>) -> Examination {
     for error in &collected.errors {
         findings.not_checked(error);
     }
-    let facts = Facts::new(root.clone(), collected.status.devices);
+    // The machine has all its devices, but why another one is missing is of no interest.
+    let devices = match only {
+        Some(_) => collect::collect(root, None).status.devices,
+        None => collected.status.devices,
+    };
+    let facts = Facts::new(root.clone(), devices);
     let wanted = |device: &&Device| only.is_none_or(|only| only == device.device);
     let any = facts.devices.iter().any(|device| wanted(&device));
     if !any {

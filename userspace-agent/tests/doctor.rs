@@ -96,6 +96,29 @@ fn exit_status() {
 }
 
 #[test]
+fn what_is_wrong_with_another_device_does_not_count() {
+    let dir = tree();
+    let device = "sys/bus/virtio/devices/virtio1";
+    symlink(
+        "../../drivers/virtio_mem",
+        dir.path().join(device).join("driver"),
+    )
+    .unwrap();
+    write(dir.path(), &format!("{device}/virtio_mem/state"), "?\n");
+
+    assert_eq!(doctor(dir.path(), &[]).0, 1);
+    assert_eq!(doctor(dir.path(), &["--device", "virtio1"]).0, 1);
+    let (code, stdout, _) = doctor(dir.path(), &["--device", "virtio0"]);
+    assert_eq!(code, 0, "{stdout}");
+    let (code, stdout, stderr) = doctor(dir.path(), &["--device", "virtio7"]);
+    assert_eq!((code, stdout.as_str()), (3, ""));
+    assert_eq!(
+        stderr,
+        "virtio-mem-agent: no virtio-mem device \"virtio7\"\n"
+    );
+}
+
+#[test]
 fn no_device() {
     let dir = tree();
     let (code, stdout, stderr) = doctor(dir.path(), &["--device", "virtio7"]);
