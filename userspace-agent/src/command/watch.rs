@@ -7,6 +7,7 @@ use super::status::StatusArgs;
 use crate::collect;
 use crate::collect::Collected;
 use crate::complain;
+use crate::complaints::Complaints;
 use crate::error::Error;
 use crate::error::Result;
 use crate::events;
@@ -99,6 +100,7 @@ fn watch(root: &Root, args: &WatchArgs) -> Result<()> {
 struct Display {
     form: Form,
     last: Option<Collected>,
+    complaints: Complaints,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +124,11 @@ impl Display {
             Form::Tables(look)
         };
 
-        Self { form, last: None }
+        Self {
+            form,
+            last: None,
+            complaints: Complaints::default(),
+        }
     }
 
     fn is_screen(&self) -> bool {
@@ -135,10 +141,8 @@ impl Display {
         let messages = collected.messages();
         let is_new = last.is_none_or(|last| collected.status.differs_from(&last.status));
 
-        if !self.is_screen() && last.is_none_or(|last| last.messages() != messages) {
-            for message in &messages {
-                complain(message);
-            }
+        if !self.is_screen() {
+            self.complaints.are(messages.clone());
         }
         match self.form {
             Form::Screen(look) => {

@@ -178,6 +178,33 @@ fn bad_content_does_not_end_it() {
 }
 
 #[test]
+fn what_is_wrong_is_said_once() {
+    let mut tree = tree();
+    tree.memory_device(1, 0);
+    tree.stand(1, 0, 0, "settled");
+    tree.attribute(0, "state", "?");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
+        .arg("--root")
+        .arg(tree.path(""))
+        .args(["watch", "--json", "--interval", "100ms", "--count", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    tree.attribute(1, "state", "?");
+
+    let said = child.wait_with_output().unwrap().stderr;
+    let said = String::from_utf8(said).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].contains("virtio0/virtio_mem/state"), "{said}");
+    assert!(lines[1].contains("virtio1/virtio_mem/state"), "{said}");
+}
+
+#[test]
 fn signals_end_it_well() {
     let tree = tree();
     for signal in ["INT", "TERM"] {
