@@ -4,14 +4,16 @@
 //!
 //! A driver with attributes announces changes of some of them to whoever polls the files. Devices
 //! that come and go, drivers that are bound and unbound, and memory blocks that come and go are
-//! announced by uevents; that is all there is beside the C driver. To miss nothing, first [`arm`],
-//! then look, then [`Events::wait`] with what was armed: whatever happens after arming ends the
-//! wait at once.
+//! announced by uevents; that is all there is beside the C driver. To miss nothing, [`look`] gets
+//! ready to be told before it looks, and [`Events::wait`] takes what it has got ready: whatever
+//! has happened since ends the wait at once.
 //!
 //! Neither is relied upon alone. Not all that is shown is announced, files in a recorded tree never
 //! are, and a container may not be told of uevents: callers look again after an interval.
 
 use crate::bus;
+use crate::collect;
+use crate::collect::Collected;
 use crate::error::Error;
 use crate::error::Result;
 use crate::files::Root;
@@ -49,6 +51,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The same as a multiple of what looking took, for machines with thousands of memory blocks: a
 /// tenth of a CPU is the most that looking may cost.
 const PAUSE_PER_LOOK: u32 = 9;
+/// However long a look took, which may have been for want of a CPU: not to be told for longer than
+/// this is to be told too late.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a wait has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,13 +68,30 @@ pub(crate) enum Woken {
 #[derive(Debug)]
 pub(crate) struct Armed {
     files: Vec<File>,
-    since: Instant,
+    /// For how long changes are left to accumulate.
+    pause: Duration,
 }
 
-/// Gets ready to be told of all changes from now on, of all devices or the one called `only`. What
-/// cannot be read here cannot be waited for; looking will tell why.
-pub(crate) fn arm(root: &Root, only: Option<&str>) -> Armed {
-    let since = Instant::now();
+/// Looks at all devices, or the one called `only`, and gets ready to be told of all that changes
+/// meanwhile and afterwards.
+pub(crate) fn look(root: &Root, only: Option<&str>) -> (Collected, Armed) {
+    let start = Instant::now();
+    let files = arm(root, only);
+    let collected = collect::collect(root, only);
+    let pause = pause(start.elapsed());
+
+    (collected, Armed { files, pause })
+}
+
+/// The pause after a look that took so long.
+fn pause(look: Duration) -> Duration {
+    look.saturating_mul(PAUSE_PER_LOOK)
+        .clamp(PAUSE, LONGEST_PAUSE)
+}
+
+/// Opens what tells of changes from now on. What cannot be read here cannot be waited for; looking
+/// will tell why.
+fn arm(root: &Root, only: Option<&str>) -> Vec<File> {
     let names = bus::names(root).unwrap_or_default();
     let files = names
         .iter()
@@ -81,11 +103,9 @@ pub(crate) fn arm(root: &Root, only: Option<&str>) -> Armed {
 
     // Only a file that has been read since it was opened tells of changes.
     let read = |mut file: File| file.read(&mut [0; 64]).map(|_| file);
-    let files = files.filter_map(|path| File::open(path).and_then(read).ok());
-    Armed {
-        files: files.collect(),
-        since,
-    }
+    files
+        .filter_map(|path| File::open(path).and_then(read).ok())
+        .collect()
 }
 
 /// The sources of events that last as long as the program.
@@ -127,9 +147,7 @@ impl Events {
         let start = Instant::now();
         let left = || timeout.saturating_sub(start.elapsed());
 
-        let look = armed.since.elapsed();
-        let pause = look.saturating_mul(PAUSE_PER_LOOK).max(PAUSE);
-        if self.poll(&[], None, pause.min(timeout))? == Polled::End {
+        if self.poll(&[], None, armed.pause.min(timeout))? == Polled::End {
             return Ok(Woken::End);
         }
         loop {
@@ -246,6 +264,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_neither_short_nor_long() {
+        for (look, expected) in [(0, 50), (5, 50), (20, 180), (500, 4500), (1000, 5000)] {
+            assert_eq!(
+                pause(Duration::from_millis(look)),
+                Duration::from_millis(expected)
+            );
+        }
+        assert_eq!(pause(Duration::MAX), LONGEST_PAUSE);
+    }
+
+    #[test]
     fn plain_files_announce_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let group = dir.path().join("sys/bus/virtio/devices/virtio0/virtio_mem");
@@ -254,8 +283,8 @@ mod tests {
         std::fs::write(group.join("reason"), "").unwrap();
         let root = Root::new(dir.path().into());
 
-        assert_eq!(arm(&root, Some("virtio1")).files.len(), 0);
-        let armed = arm(&root, None);
+        assert_eq!(arm(&root, Some("virtio1")).len(), 0);
+        let (_, armed) = look(&root, None);
         assert_eq!(armed.files.len(), 2);
 
         let events = Events {

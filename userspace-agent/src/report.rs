@@ -8,7 +8,6 @@
 mod host;
 
 use crate::cli::ReportArgs;
-use crate::collect;
 use crate::complaints::Complaints;
 use crate::error::Error;
 use crate::error::Result;
@@ -47,8 +46,7 @@ pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     loop {
-        let armed = events::arm(root, None);
-        let mut collected = collect::collect(root, None);
+        let (mut collected, armed) = events::look(root, None);
         match told.is_due(&collected.status) {
             Ok(Some(line)) => host.tell(line),
             Ok(None) => {}

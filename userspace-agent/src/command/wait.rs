@@ -83,12 +83,11 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
     let mut silent_since = None;
 
     loop {
-        let armed = events::arm(root, only);
         // Taken before the look, so that there is one more when the time is over.
         let elapsed = start.elapsed();
         let left = args.timeout.map(|timeout| timeout.saturating_sub(elapsed));
         let is_over = left.is_some_and(|left| left.is_zero());
-        let collected = collect::collect(root, only);
+        let (collected, armed) = events::look(root, only);
         let devices = &collected.status.devices;
         let mut interval = args.interval.min(left.unwrap_or(Duration::MAX));
 

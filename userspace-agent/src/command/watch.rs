@@ -4,7 +4,6 @@
 
 use super::print;
 use super::status::StatusArgs;
-use crate::collect;
 use crate::collect::Collected;
 use crate::complain;
 use crate::complaints::Complaints;
@@ -69,8 +68,7 @@ fn watch(root: &Root, args: &WatchArgs) -> Result<()> {
     let mut left = args.count;
 
     loop {
-        let armed = events::arm(root, only);
-        let collected = collect::collect(root, only);
+        let (collected, armed) = events::look(root, only);
         let counts_down = collected
             .status
             .devices
