@@ -23,7 +23,7 @@ LINK_PORTS = (
 )
 
 # So long that every line but the first tells of a change.
-NEVER = "3600"
+NEVER = "1h"
 
 
 class Listener:
@@ -120,7 +120,7 @@ def why_a_shrink_is_held_up() -> None:
 
 @test()
 def again_at_an_interval() -> None:
-    with reporting("2") as (guest, _):
+    with reporting("2s") as (guest, _):
         host = Listener(guest)
         for _ in range(3):
             host.expect_added(0)

@@ -2,6 +2,7 @@
 
 //! The command line.
 
+use crate::command::interval;
 use crate::command::status::StatusArgs;
 use crate::command::wait::WaitArgs;
 use crate::command::watch::WatchArgs;
@@ -11,6 +12,7 @@ use clap::Parser;
 use clap::Subcommand;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Says what the virtio-mem devices of this machine are doing.
 ///
@@ -135,10 +137,9 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "CID:PORT", value_parser = vsock_address, conflicts_with = "port")]
     pub(crate) vsock: Option<(u32, u32)>,
 
-    /// After how many seconds the status is told although it has not changed
-    #[arg(long, value_name = "SECONDS", default_value_t = 30,
-          value_parser = clap::value_parser!(u64).range(1..=86400))]
-    pub(crate) interval: u64,
+    /// Tells the status at least this often, although it has not changed (30s, 5m)
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = interval)]
+    pub(crate) interval: Duration,
 }
 
 /// `CID:PORT`, both decimal.

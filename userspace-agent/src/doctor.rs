@@ -20,6 +20,10 @@ mod udev;
 mod zoneinfo;
 
 use crate::collect;
+use crate::command::absence;
+use crate::command::json;
+use crate::command::print;
+use crate::command::Layout;
 use crate::complain;
 use crate::error::Error;
 use crate::error::Result;
@@ -33,8 +37,6 @@ use finding::Findings;
 use finding::Kind;
 use finding::Severity;
 use serde::Serialize;
-use std::io;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// The version of the JSON form. It grows when a field changes its meaning or goes away, not when
@@ -155,7 +157,7 @@ struct Examination {
 /// Examines the machine and prints what is found.
 pub(crate) fn doctor(root: &Root, args: &DoctorArgs) -> ExitCode {
     if args.list {
-        return match print(&render::kinds(kinds())) {
+        return match print(&format!("{}\n", render::kinds(kinds()))) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failure(&error),
         };
@@ -164,23 +166,20 @@ pub(crate) fn doctor(root: &Root, args: &DoctorArgs) -> ExitCode {
     let Examination { mut findings, any } = examine(root, args.device.as_deref());
     findings.sort();
     if !any && !findings.failed {
-        complain(&match &args.device {
-            Some(name) => format!("no virtio-mem device {:?}", name.as_str()),
-            None => "no virtio-mem device".into(),
-        });
+        complain(&absence(args.device.as_deref()));
     }
     let text = if args.json {
         let report = Report {
             version: VERSION,
             findings: &findings.list,
         };
-        serde_json::to_string_pretty(&report).map_err(|error| Error::Write(error.into()))
+        json(&report, Layout::Lines)
     } else if any || findings.failed {
         Ok(render::findings(&findings.list))
     } else {
         return ExitCode::from(EXIT_NO_DEVICE);
     };
-    if let Err(error) = text.and_then(|text| print(&text)) {
+    if let Err(error) = text.and_then(|text| print(&format!("{text}\n"))) {
         return failure(&error);
     }
 
@@ -239,15 +238,6 @@ fn kinds() -> impl Iterator<Item = &'static Kind> {
         .iter()
         .flat_map(|check| check.kinds)
         .chain([&finding::NOT_CHECKED])
-}
-
-/// Writes to standard output.
-fn print(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Error::Write),
-    }
 }
 
 fn failure(error: &Error) -> ExitCode {

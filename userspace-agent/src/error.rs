@@ -108,14 +108,6 @@ impl Error {
         }
     }
 
-    /// Whether the output could not be written because nobody reads it any longer.
-    pub(crate) fn is_closed_pipe(&self) -> bool {
-        match self {
-            Self::Write(source) => source.kind() == io::ErrorKind::BrokenPipe,
-            _ => false,
-        }
-    }
-
     /// Whether reading takes more privileges.
     pub(crate) fn is_denied(&self) -> bool {
         match self {

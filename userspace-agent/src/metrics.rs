@@ -8,6 +8,7 @@ mod http;
 mod page;
 
 use crate::cli::MetricsArgs;
+use crate::command::print;
 use crate::complain;
 use crate::complaints::Complaints;
 use crate::error::Error;
@@ -58,15 +59,6 @@ fn once(root: &Root, write: impl FnOnce(&str) -> Result<()>) -> Result<bool> {
     }
     write(&page.text)?;
     Ok(page.complete)
-}
-
-/// Writes to standard output.
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Error::Write),
-    }
 }
 
 /// Replaces a file: who reads it sees either the old or the new content, all of it. A device or a

@@ -8,6 +8,8 @@
 mod host;
 
 use crate::cli::ReportArgs;
+use crate::command::json;
+use crate::command::Layout;
 use crate::complaints::Complaints;
 use crate::error::Error;
 use crate::error::Result;
@@ -18,7 +20,6 @@ use crate::status::Status;
 use host::Host;
 use host::Place;
 use sd_notify::NotifyState;
-use serde_json::Value;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -29,9 +30,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How often a host that could not be told is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What changes although nothing happens: it is told, but is no reason to tell.
-const COUNTDOWN: &str = "next_attempt_ms";
-
 /// Tells the host, for ever.
 pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
     let mut host = Host::new(match args.vsock {
@@ -39,7 +37,7 @@ pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
         None => Place::Port(args.port.clone()),
     });
     let mut complaints = Complaints::default();
-    let mut told = Told::new(Duration::from_secs(args.interval));
+    let mut told = Told::new(args.interval);
     let watchdog = sd_notify::watchdog_enabled();
     let events = Events::new();
 
@@ -81,7 +79,7 @@ pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
 /// What the host was told last.
 struct Told {
     interval: Duration,
-    status: Value,
+    status: Option<Status>,
     when: Option<Instant>,
 }
 
@@ -89,7 +87,7 @@ impl Told {
     fn new(interval: Duration) -> Self {
         Self {
             interval,
-            status: Value::Null,
+            status: None,
             when: None,
         }
     }
@@ -103,34 +101,22 @@ impl Told {
 
     /// The line that the host is to be told, if it is to be.
     fn is_due(&mut self, status: &Status) -> Result<Option<String>> {
-        let unfit = |error: serde_json::Error| Error::Write(error.into());
-        let changing = changing(serde_json::to_value(status).map_err(unfit)?);
+        let last = self.status.as_ref();
+        let is_new = last.is_none_or(|last| status.differs_from(last));
 
-        if changing == self.status && !self.left().is_zero() {
+        if !is_new && !self.left().is_zero() {
             return Ok(None);
         }
-        self.status = changing;
+        self.status = Some(status.clone());
         self.when = Some(Instant::now());
-        serde_json::to_string(status).map(Some).map_err(unfit)
+        json(status, Layout::Line).map(Some)
     }
-}
-
-/// A status without what changes all the time.
-fn changing(mut status: Value) -> Value {
-    let devices = status.get_mut("devices").and_then(Value::as_array_mut);
-
-    for device in devices.into_iter().flatten() {
-        if let Some(device) = device.as_object_mut() {
-            device.remove(COUNTDOWN);
-        }
-    }
-    status
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::Value;
 
     fn status(requested: u64) -> Status {
         let device = crate::status::Device {
@@ -169,9 +155,14 @@ mod tests {
 
     #[test]
     fn a_countdown_is_no_change() {
-        let at = |delay| json!({"devices": [{"device": "virtio1", COUNTDOWN: delay}]});
+        let mut told = Told::new(Duration::from_secs(3600));
+        let at = |delay| {
+            let mut status = status(1);
+            status.devices[0].next_attempt_ms = Some(delay);
+            status
+        };
 
-        assert_eq!(changing(at(1)), changing(at(2)));
-        assert_eq!(changing(json!({"devices": 1})), json!({"devices": 1}));
+        assert!(told.is_due(&at(2)).unwrap().is_some());
+        assert_eq!(told.is_due(&at(1)).unwrap(), None);
     }
 }

@@ -2,11 +2,12 @@
 
 //! `status`: what the devices are doing now.
 
-use super::complain_of_absence;
+use super::absence;
+use super::json;
 use super::print;
+use super::Layout;
 use crate::collect;
 use crate::complain;
-use crate::error::Error;
 use crate::error::Result;
 use crate::files::Root;
 use crate::status::Status;
@@ -48,15 +49,11 @@ pub(crate) fn run(root: &Root, args: &StatusArgs) -> ExitCode {
         complain(&message);
     }
     if none && !failed {
-        complain_of_absence(only);
+        complain(&absence(only));
     }
-    match show(&collected.status, args) {
-        // Whoever reads may have seen enough.
-        Err(error) if !error.is_closed_pipe() => {
-            complain(&error);
-            return ExitCode::from(EXIT_ERROR);
-        }
-        _ => {}
+    if let Err(error) = show(&collected.status, args) {
+        complain(&error);
+        return ExitCode::from(EXIT_ERROR);
     }
 
     match (failed, none) {
@@ -69,11 +66,7 @@ pub(crate) fn run(root: &Root, args: &StatusArgs) -> ExitCode {
 /// Writes the status to standard output, in the form that was asked for.
 fn show(status: &Status, args: &StatusArgs) -> Result<()> {
     if args.json {
-        let text = serde_json::to_string_pretty(status);
-        print(&format!(
-            "{}\n",
-            text.map_err(|error| Error::Write(error.into()))?
-        ))
+        print(&format!("{}\n", json(status, Layout::Lines)?))
     } else if status.devices.is_empty() {
         Ok(())
     } else {

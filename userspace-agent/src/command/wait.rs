@@ -2,7 +2,7 @@
 
 //! `wait`: sleeps until the devices have done what is wanted.
 
-use super::complain_of_absence;
+use super::absence;
 use crate::collect;
 use crate::complain;
 use crate::error::Result;
@@ -96,7 +96,7 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
             return Ok(Outcome::Failed(EXIT_ERROR));
         }
         if devices.is_empty() {
-            complain_of_absence(only);
+            complain(&absence(only));
             return Ok(Outcome::Failed(EXIT_NO_DEVICE));
         }
         match judge(args, devices) {

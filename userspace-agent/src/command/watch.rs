@@ -2,12 +2,14 @@
 
 //! `watch`: what the devices are doing, whenever that changes.
 
+use super::absence;
+use super::json;
 use super::print;
 use super::status::StatusArgs;
+use super::Layout;
 use crate::collect::Collected;
 use crate::complain;
 use crate::complaints::Complaints;
-use crate::error::Error;
 use crate::error::Result;
 use crate::events;
 use crate::events::Events;
@@ -52,11 +54,11 @@ pub(crate) struct WatchArgs {
 /// Shows the state of all devices until it is told to stop, or nobody reads on.
 pub(crate) fn run(root: &Root, args: &WatchArgs) -> ExitCode {
     match watch(root, args) {
-        Err(error) if !error.is_closed_pipe() => {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
             complain(&error);
             ExitCode::from(EXIT_ERROR)
         }
-        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -148,11 +150,8 @@ impl Display {
                 print(&format!("{clear}{}", screen(&collected, &messages, look)))?;
             }
             Form::Json if is_new => {
-                let text = serde_json::to_string(&collected.status);
-                print(&format!(
-                    "{}\n",
-                    text.map_err(|error| Error::Write(error.into()))?
-                ))?;
+                let line = json(&collected.status, Layout::Line)?;
+                print(&format!("{line}\n"))?;
             }
             Form::Tables(look) if is_new => {
                 let between = if last.is_none() { "" } else { "\n" };
@@ -178,7 +177,7 @@ fn screen(collected: &Collected, messages: &[String], look: Look) -> String {
 
 fn table_or_none(collected: &Collected, look: Look) -> String {
     if collected.status.devices.is_empty() {
-        "no virtio-mem device\n".into()
+        format!("{}\n", absence(None))
     } else {
         table::render(&collected.status.devices, look)
     }

@@ -3,11 +3,12 @@
 //! What the checks read: the devices, and files of the machine.
 
 use crate::bus;
-use crate::error::optional;
+use crate::error::Error;
 use crate::error::Result;
 use crate::files;
 use crate::files::Root;
 use crate::status::Device;
+use crate::sysfs;
 use std::path::PathBuf;
 
 /// The directory of the module, whoever wrote it, from `/`.
@@ -75,18 +76,6 @@ impl Facts {
         files::read_value(&self.path(path), expected, parse)
     }
 
-    /// Reads one of the driver's own attributes, if it has it.
-    pub(crate) fn attribute<T>(
-        &self,
-        device: &Device,
-        name: &str,
-        expected: &'static str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let path = bus::dir(&self.root, &device.device).join("virtio_mem");
-        optional(files::read_value(&path.join(name), expected, parse))
-    }
-
     /// Whether a feature of a virtio device is in use. The file has a character for each one.
     pub(crate) fn feature(&self, device: &str, number: usize) -> Result<bool> {
         let path = bus::dir(&self.root, device).join("features");
@@ -99,7 +88,7 @@ impl Facts {
 
     /// The devices with a virtio_mem driver, whichever that is.
     pub(crate) fn driven(&self) -> impl Iterator<Item = &Device> {
-        self.devices.iter().filter(|device| is_driven(device))
+        self.devices.iter().filter(|device| device.is_driven())
     }
 
     /// Which module there is.
@@ -119,11 +108,13 @@ impl Facts {
             return Ok(Onlining::Policy);
         }
         // The parameter may have been changed since the driver was bound.
-        let bound = self.attribute(device, "online_type", EXPECTED_ONLINE_TYPE, parse_onlining)?;
-        match bound {
-            Some(onlining) => Ok(onlining),
-            None => self.value(ONLINE_TYPE, EXPECTED_ONLINE_TYPE, parse_onlining),
-        }
+        let Some(bound) = &device.online_type else {
+            return self.value(ONLINE_TYPE, EXPECTED_ONLINE_TYPE, parse_onlining);
+        };
+        parse_onlining(bound).ok_or_else(|| {
+            let group = bus::dir(&self.root, &device.device).join(sysfs::GROUP);
+            Error::content(&group.join("online_type"), EXPECTED_ONLINE_TYPE, bound)
+        })
     }
 
     /// The size of a memory block.
@@ -132,11 +123,6 @@ impl Facts {
             files::hexadecimal(text).filter(|size| size.is_power_of_two())
         })
     }
-}
-
-/// Whether a virtio_mem driver is bound.
-pub(crate) fn is_driven(device: &Device) -> bool {
-    device.driver.as_deref() == Some(bus::DRIVER)
 }
 
 fn parse_onlining(text: &str) -> Option<Onlining> {

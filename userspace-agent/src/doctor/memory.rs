@@ -2,14 +2,12 @@
 
 //! How much memory there can be: zones, metadata, and what is lost at a region's ends.
 
-use crate::doctor::facts::is_driven;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Findings;
 use crate::doctor::finding::Kind;
 use crate::doctor::finding::Severity;
 use crate::doctor::zoneinfo;
 use crate::error::Result;
-use crate::files;
 use crate::size::Size;
 use crate::status::Device;
 
@@ -124,15 +122,13 @@ pub(crate) fn metadata(facts: &Facts, findings: &mut Findings) -> Result<()> {
 /// Looks at what is lost at the ends of a region.
 pub(crate) fn alignment(facts: &Facts, device: &Device, findings: &mut Findings) -> Result<()> {
     let (true, Some(start), Some(size)) =
-        (is_driven(device), device.start_address, device.region_size)
+        (device.is_driven(), device.start_address, device.region_size)
     else {
         return Ok(());
     };
     // In big-block mode only whole big blocks are used.
-    let big = facts.attribute(device, "big_block_size", "a power of two", |text| {
-        files::decimal(text).filter(|size| size.is_power_of_two())
-    })?;
-    let block = facts.memory_block()?.max(big.unwrap_or(0));
+    let big = device.big_block_size.unwrap_or(0);
+    let block = facts.memory_block()?.max(big);
 
     // The end of the address space does not fit 64 bits.
     let (start, block) = (u128::from(start), u128::from(block));

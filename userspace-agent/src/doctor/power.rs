@@ -2,7 +2,6 @@
 
 //! What the machine does besides running: it sleeps, and it crashes.
 
-use crate::doctor::facts::is_driven;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Findings;
 use crate::doctor::finding::Kind;
@@ -73,7 +72,7 @@ pub(crate) const CRASH_INITRD: Kind = Kind {
 
 /// Looks whether the machine can sleep with the device's memory plugged.
 pub(crate) fn suspend(facts: &Facts, device: &Device, findings: &mut Findings) -> Result<()> {
-    if !is_driven(device)
+    if !device.is_driven()
         || !states(facts)?.iter().any(|state| state == "mem")
         || facts.feature(&device.device, PERSISTENT_SUSPEND)?
     {

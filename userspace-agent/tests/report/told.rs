@@ -88,7 +88,7 @@ impl Drop for Reporter {
 #[test]
 fn at_once_and_when_it_changes() {
     let mut port = Port::new();
-    let mut reporter = Reporter::new(&port.path, "3600");
+    let mut reporter = Reporter::new(&port.path, "1h");
 
     let line = port.line(PATIENCE).unwrap();
     let told: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -106,6 +106,7 @@ fn at_once_and_when_it_changes() {
 #[test]
 fn again_after_the_interval() {
     let mut port = Port::new();
+    // A number alone is one of seconds.
     let _reporter = Reporter::new(&port.path, "1");
 
     let line = port.line(PATIENCE);
@@ -117,7 +118,7 @@ fn again_after_the_interval() {
 #[test]
 fn nothing_the_host_says_matters() {
     let mut port = Port::new();
-    let mut reporter = Reporter::new(&port.path, "3600");
+    let mut reporter = Reporter::new(&port.path, "1h");
 
     port.expect_requested(1);
     for size in 2..6 {
@@ -137,7 +138,7 @@ fn nothing_the_host_says_matters() {
 fn a_host_that_does_not_read_gets_the_newest() {
     let mut port = Port::new();
     // Some 40 KiB a line: the terminal is full with the second one.
-    let mut reporter = Reporter::with_devices(100, &port.path, "1");
+    let mut reporter = Reporter::with_devices(100, &port.path, "1s");
 
     thread::sleep(Duration::from_secs(5));
     reporter.request(2);
@@ -159,7 +160,7 @@ fn a_host_that_does_not_read_gets_the_newest() {
 fn a_port_that_comes_goes_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("port");
-    let mut reporter = Reporter::new(&path, "1");
+    let mut reporter = Reporter::new(&path, "1s");
 
     thread::sleep(Duration::from_millis(500));
     for size in 2..4 {
@@ -183,7 +184,7 @@ fn what_is_no_port_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, "precious").unwrap();
-    let mut reporter = Reporter::new(&path, "1");
+    let mut reporter = Reporter::new(&path, "1s");
 
     thread::sleep(Duration::from_millis(1500));
     let said = reporter.end();
@@ -206,7 +207,7 @@ fn systemd_is_told_that_it_lives() {
     let mut agent = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
         .arg("--root")
         .arg(tree.path(""))
-        .args(["report", "--interval", "3600", "--port"])
+        .args(["report", "--interval", "1h", "--port"])
         .arg(&port.path)
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "2000000")
