@@ -20,7 +20,9 @@ use std::time::Duration;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit status: 0 done, 1 something could not be read, 2 wrong usage, 3 no device."
+    after_help = "Exit status: 0 done, 1 something could not be read or written, 2 wrong usage, \
+                  3 no device; metrics, report and watch go without a device and never return 3. \
+                  wait and doctor have more."
 )]
 pub(crate) struct Cli {
     /// Reads sys and proc in DIR instead of / (for tests and recorded trees)
@@ -36,7 +38,7 @@ pub(crate) struct Cli {
 const WAIT_EXIT: &str = "\
 Exit status:
   0  it is so
-  1  something could not be read, or a driver does not tell
+  1  something could not be read or waited for, or a driver does not tell
   2  wrong usage
   3  no device
   4  timed out
@@ -67,8 +69,9 @@ pub(crate) enum Command {
     /// works, but less well than it could, or not for long) and errors (memory cannot be used, or a
     /// device cannot do its work). Some files can be read by root only.
     #[command(
-        after_help = "Exit status: 0 nothing worse than notes, 1 something could not be read, \
-                      2 wrong usage, 3 no device, 4 the worst is a warning, 5 the worst is an error."
+        after_help = "Exit status: 0 nothing worse than notes, 1 something could not be read or \
+                      written, 2 wrong usage, 3 no device, 4 the worst is a warning, 5 the worst \
+                      is an error."
     )]
     Doctor(DoctorArgs),
 
@@ -79,7 +82,8 @@ pub(crate) enum Command {
     /// that announces nothing, changes are seen when memory blocks come or go, and at each interval.
     /// Ends with exit status 0 on SIGINT and SIGTERM and when nobody reads its output any longer.
     #[command(
-        after_help = "Exit status: 0 ended as told, 1 something could not be written, 2 wrong usage."
+        after_help = "Exit status: 0 ended as told, 1 something could not be written or waited \
+                      for, 2 wrong usage. What cannot be read, or is not there, does not end it."
     )]
     Watch(WatchArgs),
 
@@ -96,15 +100,24 @@ pub(crate) enum Command {
     /// Prints, writes or serves metrics in Prometheus' text format
     ///
     /// Without an option they are printed once. A metric whose value cannot be known is absent;
-    /// virtio_mem_scrape_errors says how many devices could not be read.
+    /// virtio_mem_scrape_errors says how many devices are missing as they could not be read.
+    #[command(
+        after_help = "Exit status: 0 done, also where there is no device, 1 something could not be \
+                      read or written, or ADDRESS cannot be listened at, 2 wrong usage. What cannot \
+                      be read does not end --listen."
+    )]
     Metrics(MetricsArgs),
 
     /// Tells the host the status, at once when it changes and at an interval
     ///
-    /// Each line is what `status --json` prints, as one line. Nothing that the host sends is acted
-    /// on. As long as the host does not read, only the newest line is kept for it; one that does
-    /// not listen is tried again, less and less often, up to once a minute. A line that was cut
-    /// short by a lost connection is followed by an empty one.
+    /// It is told on one line, as `watch --json` prints it. Nothing that the host sends is acted on.
+    /// As long as the host does not read, only the newest line is kept for it; one that does not
+    /// listen is tried again, less and less often, up to once a minute. A line that was cut short by
+    /// a lost connection is followed by an empty one.
+    #[command(
+        after_help = "Exit status: 2 wrong usage. Nothing else ends it but a signal: what cannot be \
+                      read or told is tried again."
+    )]
     Report(ReportArgs),
 }
 
@@ -113,7 +126,8 @@ pub(crate) enum Command {
 pub(crate) struct MetricsArgs {
     /// Writes them to FILE, which is replaced in one go
     ///
-    /// This is for the textfile collector of node_exporter, which takes files called *.prom.
+    /// This is for the textfile collector of node_exporter, which takes files called *.prom. A
+    /// device, a link or a directory is not replaced.
     #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     pub(crate) output: Option<PathBuf>,
 

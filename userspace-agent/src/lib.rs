@@ -8,7 +8,9 @@
 //! by `table` or as JSON, offered to Prometheus by `metrics`, and told to the host by
 //! `report`. What cannot be known is left out, never guessed.
 //!
-//! Each command is a module of `command`; those that wait are woken by `events`.
+//! `status`, `watch` and `wait` are modules of `command`, which also has what all commands need;
+//! `metrics`, `report` and `doctor` are modules of their own. Those that wait are woken by
+//! `events`.
 
 #![forbid(unsafe_code)]
 

@@ -340,7 +340,7 @@ impl Metrics {
         )?;
         self.gauge(
             "virtio_mem_scrape_errors",
-            "How many devices could not be read, or not entirely.",
+            "How many devices are missing here as they could not be read.",
             &[],
             u64::try_from(errors).unwrap_or(u64::MAX),
         )
