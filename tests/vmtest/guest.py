@@ -227,6 +227,14 @@ class Guest:
         lines = log.splitlines()
         return repr(lines[-1] if lines else "")
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the guest answers at all."""
+        call = self.channel.send("read", "asking for an answer", path="/proc/version")
+        try:
+            return call.messages.get(timeout=timeout) is not None
+        except queue.Empty:
+            return False
+
     # Programs and files in the guest
 
     def run(self, *argv: str, timeout: float = 30, stdin: str | None = None) -> Result:
