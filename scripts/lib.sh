@@ -13,12 +13,18 @@ die() { say "error: $*"; exit 1; }
 
 # step LOG TITLE COMMAND...: runs COMMAND with its output in the file LOG and
 # says how long it took; when it fails, shows the end of LOG and where it is.
+# COMMAND may be a function: it ends with the first command in it that fails
+# (which it would not as a condition, where bash ignores `set -e`).
 step() {
-	local log=$1 title=$2 start=$SECONDS
+	local log=$1 title=$2 start=$SECONDS status
 	shift 2
 	mkdir -p "$(dirname "$log")"
 	printf '  %-58s' "$title" >&2
-	if "$@" >"$log" 2>&1 </dev/null; then
+	set +e
+	(set -e && "$@") >"$log" 2>&1 </dev/null
+	status=$?
+	set -e
+	if [ $status = 0 ]; then
 		printf '%4d s\n' $((SECONDS - start)) >&2
 	else
 		printf 'failed after %d s\n' $((SECONDS - start)) >&2
