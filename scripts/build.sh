@@ -12,13 +12,19 @@ TARGET=${1:-}
 FLAVOUR=${2:-stock}
 
 need_flavour() {
-	[ "$FLAVOUR" = stock ] || die "FLAVOUR=$FLAVOUR: there is only 'stock'"
-	KERNEL_DIR=$("$TOP/scripts/kernel.sh")
+	case $FLAVOUR in
+	stock) KERNEL_DIR=$("$TOP/scripts/kernel.sh") ;;
+	*) KERNEL_DIR=$("$TOP/scripts/debug-kernel.sh" "$FLAVOUR") ;;
+	esac
 }
 
 # The kernel's compiler, by the name that its configuration tells.
 kernel_cc() {
-	sed -nE 's/^CONFIG_CC_VERSION_TEXT="([^ ]*) .*/\1/p' "$KERNEL_DIR/build/.config"
+	if grep -q '^CONFIG_CC_IS_CLANG=y' "$KERNEL_DIR/build/.config"; then
+		echo LLVM=1
+	else
+		sed -nE 's/^CONFIG_CC_VERSION_TEXT="([^ ]*) .*/CC=\1/p' "$KERNEL_DIR/build/.config"
+	fi
 }
 
 # kbuild DIR ARGS...: builds the module with its objects in DIR.
@@ -27,7 +33,7 @@ kbuild() {
 	shift
 	mkdir -p "$dir"
 	"$TOP/scripts/enter" make -C "$KERNEL_DIR/build" M="$TOP" MO="$dir" \
-		CC="$(kernel_cc)" "$@" modules
+		"$(kernel_cc)" "$@" modules
 }
 
 # Kbuild leaves warnings to the reader; there is none here.

@@ -16,7 +16,7 @@ from statistics import median
 from vmtest.accel import describe_accelerator
 from vmtest.errors import TestFailure
 from vmtest.guest import Guest
-from vmtest.kernel import StockKernel
+from vmtest.kernel import Kernel
 from vmtest.ktap import end_on_sigterm
 from vmtest.qemu import MemDevice
 from vmtest.units import GIB
@@ -103,7 +103,7 @@ def main() -> int:
     except TestFailure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
-    release = StockKernel.default().release
+    release = Kernel.under_test().release
     print(
         f"Linux {release}, {rounds} rounds, {describe_accelerator()}, 2 CPUs, idle memory;\n"
         "policy: the guest's own for this module, online_movable for the C driver\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
-from vmtest.kernel import StockKernel, module_bytes
+from vmtest.kernel import Kernel, module_bytes
 from vmtest.ktap import main, test
 from vmtest.paths import MODULE
 from vmtest.qemu import MemDevice
@@ -29,7 +29,7 @@ def modinfo_like_the_c_driver() -> None:
     only_ours("nothing to compare it with")
     with tempfile.TemporaryDirectory() as directory:
         theirs = Path(directory) / "virtio_mem.ko"
-        theirs.write_bytes(module_bytes(StockKernel.default().c_driver))
+        theirs.write_bytes(module_bytes(Kernel.under_test().c_driver))
         for field in ("alias", "name", "vermagic"):
             expect_equal(modinfo(MODULE, field), modinfo(theirs, field), field)
         ours = dict(line.split(":", 1) for line in modinfo(MODULE, "parm"))

@@ -7,21 +7,15 @@ a priority above the driver's it is asked first, and the driver is told that the
 event was cancelled without ever having heard of it.
 """
 
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from vmtest.errors import TestSkip, expect, expect_equal
+from vmtest.errors import expect, expect_equal
+from vmtest.faults import FIRST, LAST, insmod_injection, refusing
 from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
 from vmtest.ktap import main, test
 from vmtest.units import MIB
 
-MODULES = "/modules/notifier-error-inject.ko /modules/memory-notifier-error-inject.ko"
-ACTIONS = "/sys/kernel/debug/notifier-error-inject/memory/actions"
-
-FIRST, LAST = 1000, -1000
 ENOMEM, EBUSY = -12, -16
 
 # The driver's own delay, after which it tries again, and some for the guest. The C
@@ -32,28 +26,6 @@ C_CONVERGENCE = 75.0
 
 def convergence(guest: Guest) -> float:
     return CONVERGENCE if guest.driver == "rust" else C_CONVERGENCE
-
-
-def insmod_injection(guest: Guest, priority: int) -> None:
-    if guest.run("ls", *MODULES.split()).rc != 0:
-        raise TestSkip("this kernel cannot inject errors into memory notifiers")
-    one, other = MODULES.split()
-    guest.sh(f"insmod {one} && insmod {other} priority={priority}")
-
-
-def injected(guest: Guest, action: str) -> int:
-    """How often the error was given so far."""
-    return len(re.findall(rf"Injecting error \(-\d+\) to {action}", guest.dmesg()))
-
-
-@contextmanager
-def refusing(guest: Guest, action: str, error: int) -> Iterator[None]:
-    """In the block, memory notifiers fail; it must have happened at its end."""
-    before = injected(guest, action)
-    guest.write(f"{ACTIONS}/{action}/error", str(error))
-    yield
-    guest.write(f"{ACTIONS}/{action}/error", "0")
-    expect(injected(guest, action) > before, f"nobody was refused {action}")
 
 
 def expect_converged(guest: Guest, size: int) -> None:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from .initramfs import initramfs
-from .kernel import StockKernel
+from .kernel import Kernel
 from .paths import WORK
 from .qemu import Machine, Qemu
 
@@ -82,7 +82,7 @@ def _problem_with_kvm() -> str | None:
         return "is not there"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "may not be used by this user"
-    kernel = StockKernel.default()
+    kernel = Kernel.under_test()
     with tempfile.TemporaryDirectory() as directory:
         console = Path(directory) / "console"
         machine = Machine(devices=(), cpus=1, cmdline="vmem.poweroff")

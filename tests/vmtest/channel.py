@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 from .errors import TestFailure
+from .kernel import SLOWNESS
 
 Message = dict[str, Any]
 
@@ -23,7 +24,9 @@ class Call:
         self.messages: queue.Queue[Message | None] = queue.Queue()
 
     def next(self, timeout: float) -> Message:
-        """The next message of the guest about this request."""
+        """The next message of the guest about this request, which the stock kernel
+        has to give within `timeout` seconds."""
+        timeout *= SLOWNESS
         try:
             message = self.messages.get(timeout=timeout)
         except queue.Empty:

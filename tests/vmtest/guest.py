@@ -15,22 +15,28 @@ from .accel import ACCELERATORS, accelerator
 from .channel import Call, Channel, Message
 from .errors import BootFailure, TestFailure, TestSkip, expect
 from .initramfs import DRIVERS, KEXEC_INITRD, KEXEC_KERNEL, initramfs, kexec_initramfs
-from .kernel import StockKernel
+from .kernel import SLOWNESS, Kernel
+from .leaks import leaks, look_for_leaks
 from .load import Load
 from .memory import LIST_BLOCKS, MemoryBlock, parse_blocks
 from .paths import LOGS, MODULE
 from .qemu import Machine, MemDevice, Qemu
-from .splat import splats, without_crash, without_failed_migrations
+from .splat import (
+    splats,
+    without_crash,
+    without_failed_allocations,
+    without_failed_migrations,
+)
 from .units import KIB, mib
 
 # An emulated machine hangs now and then before its first process runs (once in
 # some hundred boots the log ends where the clock source is switched), or panics
 # over its timer. Nothing under test is loaded by then, so another one is booted.
-BOOT_PATIENCE = 40.0
+BOOT_PATIENCE = 40.0 * SLOWNESS
 BOOT_TRIES = 3
 
 # A task that hangs is to be reported before the test that it hangs gives up.
-HUNG_TASK = "sysctl.kernel.hung_task_timeout_secs=60"
+HUNG_TASK = f"sysctl.kernel.hung_task_timeout_secs={60 * SLOWNESS:.0f}"
 
 # On a busy machine the emulated timer's first ticks come too late for the kernel,
 # which then takes the timer for broken.
@@ -138,6 +144,7 @@ class Guest:
         cmdline: str = "",
         log: str | None = None,
         failed_migrations: bool = False,
+        failed_allocations: bool = False,
         kexec: bool = False,
         crash: bool = False,
         **machine: Any,
@@ -148,11 +155,12 @@ class Guest:
         /sys/devices/system/memory/auto_online_blocks. Without it, it is what the
         driver wants: ours nothing, the C driver online_movable, as it gets back
         no memory that the kernel itself can use. With `failed_migrations` the
-        kernel may report that it could not move pages for want of free ones.
+        kernel may report that it could not move pages for want of free ones, with
+        `failed_allocations` that it could not allocate any, whatever for.
         With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
         may crash by SysRq when another kernel comes after it.
         """
-        kernel = StockKernel.default()
+        kernel = Kernel.under_test()
         self.driver = driver or driver_under_test()
         if self.driver == "rust" and not MODULE.exists():
             raise TestFailure(f"{MODULE} does not exist: build it first")
@@ -167,6 +175,7 @@ class Guest:
             devices=devices or (MemDevice(),), cmdline=" ".join(filter(None, words)), **machine
         )
         self.failed_migrations = failed_migrations
+        self.failed_allocations = failed_allocations
         self.may_crash = crash
         self.console = LOGS / f"{log or Guest.log_name}.console.log"
         image = kexec_initramfs(kernel) if kexec or crash else initramfs(kernel)
@@ -239,12 +248,13 @@ class Guest:
 
     def run(self, *argv: str, timeout: float = 30, stdin: str | None = None) -> Result:
         """Runs a program to its end, whatever its exit status."""
-        call = self.channel.send("run", " ".join(argv), argv=argv, timeout=timeout, stdin=stdin)
+        limit = timeout * SLOWNESS
+        call = self.channel.send("run", " ".join(argv), argv=argv, timeout=limit, stdin=stdin)
         message = call.result(timeout + 30)
         if "error" in message:
             raise TestFailure(f"{call.what}: {message['error']}")
         if message.get("timed_out"):
-            raise TestFailure(f"{call.what}: did not end within {timeout:g} s")
+            raise TestFailure(f"{call.what}: did not end within {limit:g} s")
         return _result(message)
 
     def sh(self, script: str, timeout: float = 30) -> str:
@@ -382,7 +392,8 @@ class Guest:
     def await_mem_total(self, size: int, timeout: float) -> Call:
         """Has the guest watch for a MemTotal of `size`; does not wait."""
         fields = {"key": "MemTotal", "min": size // KIB, "max": size // KIB}
-        return self.channel.send("await_meminfo", "waiting for MemTotal", timeout=timeout, **fields)
+        limit = timeout * SLOWNESS
+        return self.channel.send("await_meminfo", "waiting for MemTotal", timeout=limit, **fields)
 
     def blocks(self, device: str | None = None) -> list[MemoryBlock]:
         """The memory blocks in the region of one device, or of all."""
@@ -445,6 +456,7 @@ class Guest:
         Fails when nothing has changed for `timeout` seconds: how long a change takes
         in all depends on the machine.
         """
+        timeout *= SLOWNESS
         start = since = time.monotonic()
         last = self.plugged(name)
         while last != size:
@@ -464,8 +476,9 @@ class Guest:
 
     def settle(self, name: str = "vm0", quiet: float = 1.5, timeout: float = 60) -> int:
         """Waits until the plugged size has not changed for a while; returns it."""
+        quiet *= SLOWNESS
         last, since = self.plugged(name), time.monotonic()
-        deadline = since + timeout
+        deadline = since + timeout * SLOWNESS
         while time.monotonic() - since < quiet:
             expect(time.monotonic() < deadline, f"{name}: plugged size does not settle")
             time.sleep(0.05)
@@ -494,6 +507,7 @@ class Guest:
         poll: float = 0.1,
     ) -> float:
         """Waits until `predicate` holds; returns the seconds it took."""
+        timeout *= SLOWNESS
         start = time.monotonic()
         while not predicate():
             if time.monotonic() - start > timeout:
@@ -508,6 +522,8 @@ class Guest:
         log = self.console.read_text(errors="replace")
         if self.failed_migrations:
             log = without_failed_migrations(log)
+        if self.failed_allocations:
+            log = without_failed_allocations(log)
         return splats(without_crash(log) if self.may_crash else log)
 
     def expect_clean_log(self) -> None:
@@ -515,6 +531,15 @@ class Guest:
         found = self.splats()
         if found:
             raise TestFailure(f"the guest's kernel says: {'; '.join(found[:4])}")
+
+    def expect_no_leaks(self) -> None:
+        """Fails if the kernel has lost memory, where the kernel can tell."""
+        if not look_for_leaks() or self.qemu.process.poll() is not None:
+            return
+        found = leaks(self)
+        if found:
+            self.console.with_suffix(".leaks").write_text("".join(found))
+            raise TestFailure(f"the kernel has lost {len(found)} objects: {found[0]}")
 
     def post_mortem(self) -> None:
         """Keeps what the guest still can tell about itself beside its console log."""
@@ -542,6 +567,7 @@ class Guest:
     ) -> None:
         try:
             if kind is None:
+                self.expect_no_leaks()
                 self.expect_clean_log()
             else:
                 self.post_mortem()

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from .build import guest_tool
-from .kernel import StockKernel, module_bytes
-from .paths import AGENT, MODULE, WORK
+from .kernel import Kernel, module_bytes
+from .paths import AGENT, FLAVOUR, MODULE, WORK
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -28,15 +28,15 @@ KEXEC_KERNEL = "/kexec/vmlinuz"
 KEXEC_INITRD = "/kexec/initrd"
 
 
-def initramfs(kernel: StockKernel) -> Path:
+def initramfs(kernel: Kernel) -> Path:
     """The path of the archive, made anew only if something in it has changed."""
     tool = guest_tool()
     sources = [BUSYBOX, tool, kernel.c_driver, Path(__file__)]
     sources += [file for file in (MODULE, AGENT) if file.exists()]
-    archive = WORK / f"initramfs-{_key(sources)}.cpio"
+    archive = WORK / f"{FLAVOUR}-initramfs-{_key(sources)}.cpio"
     if not archive.exists():
         WORK.mkdir(parents=True, exist_ok=True)
-        for old in WORK.glob("initramfs-*.cpio"):
+        for old in WORK.glob(f"{FLAVOUR}-initramfs-*.cpio"):
             old.unlink()
         with tempfile.TemporaryDirectory(dir=WORK) as staging:
             _populate(Path(staging), kernel, tool)
@@ -44,10 +44,10 @@ def initramfs(kernel: StockKernel) -> Path:
     return archive
 
 
-def kexec_initramfs(kernel: StockKernel) -> Path:
+def kexec_initramfs(kernel: Kernel) -> Path:
     """The same with a kernel and an archive to start from in the guest."""
     base = initramfs(kernel)
-    archive = base.with_name(base.name.replace("initramfs-", "initramfs-kexec-"))
+    archive = base.with_name(base.name.replace("-initramfs-", "-initramfs-kexec-"))
     if not archive.exists():
         with tempfile.TemporaryDirectory(dir=WORK) as staging:
             root = Path(staging)
@@ -68,7 +68,7 @@ def _key(sources: list[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _populate(root: Path, kernel: StockKernel, tool: Path) -> None:
+def _populate(root: Path, kernel: Kernel, tool: Path) -> None:
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
         (root / name).mkdir()
     shutil.copy(BUSYBOX, root / "bin/busybox")

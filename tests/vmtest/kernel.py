@@ -1,27 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The unmodified kernel to boot, and its modules."""
+"""The kernel to boot, and its modules."""
 
 import lzma
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from .paths import stock_kernel_dir
+from .paths import FLAVOUR, STOCK, kernel_dir
+
+
+def slowness(flavour: str) -> float:
+    """How many times longer things may take than on the stock kernel: the others
+    look at every access to memory, and at every lock."""
+    return 1.0 if flavour == STOCK else 4.0
+
+
+# That of the kernel under test.
+SLOWNESS = slowness(FLAVOUR)
 
 
 @dataclass(frozen=True)
-class StockKernel:
+class Kernel:
     """A kernel image with the modules directory that belongs to it."""
 
     directory: Path
 
     @classmethod
-    def default(cls) -> "StockKernel":
-        return cls(stock_kernel_dir())
+    def under_test(cls) -> "Kernel":
+        return cls(kernel_dir())
 
     @cached_property
     def release(self) -> str:
         return (self.directory / "release").read_text().strip()
+
+    @cached_property
+    def _config(self) -> frozenset[str]:
+        return frozenset((self.directory / "build" / ".config").read_text().splitlines())
+
+    def has(self, option: str) -> bool:
+        """Whether an option is set in the configuration, as built in or as a module."""
+        return f"{option}=y" in self._config or f"{option}=m" in self._config
 
     @property
     def image(self) -> Path:

@@ -22,8 +22,8 @@ from .accel import accelerator
 from .errors import TestFailure, TestSkip, TestTimeout
 from .guest import Guest
 from .initramfs import initramfs
-from .kernel import StockKernel
-from .paths import LOGS
+from .kernel import SLOWNESS, Kernel
+from .paths import FLAVOUR, LOGS, STOCK
 
 PASS, FAIL, SKIP = 0, 1, 4
 
@@ -93,13 +93,14 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 def run_one(file: str, number: int, entry: Test) -> int:
     """Runs a test and prints its result line; returns PASS, FAIL or SKIP."""
-    Guest.log_name = f"{file}.{entry.name}"
+    prefix = "" if FLAVOUR == STOCK else f"{FLAVOUR}."
+    Guest.log_name = f"{prefix}{file}.{entry.name}"
     output = sys.stdout
     directive = ""
     start = time.monotonic()
     with contextlib.redirect_stdout(Diagnostics(output)):
         try:
-            with time_limit(entry.limit):
+            with time_limit(entry.limit * SLOWNESS):
                 entry.function()
             status = PASS
         except TestSkip as skip:
@@ -148,7 +149,7 @@ def main() -> None:
     print(f"KTAP version 1\n1..{len(chosen)}", flush=True)
     if chosen:
         # Not on the first test's time.
-        initramfs(StockKernel.default())
+        initramfs(Kernel.under_test())
         accelerator()
     results = [run_one(file, number, entry) for number, entry in enumerate(chosen, 1)]
     if FAIL in results:

@@ -10,13 +10,17 @@ LOGS = OUT / "logs"
 # What the tests make for themselves and use again.
 WORK = OUT / "guest"
 
-MODULE = OUT / "stock" / "virtio_mem.ko"
+STOCK = "stock"
+# The kernel to test on.
+FLAVOUR = os.environ.get("FLAVOUR") or STOCK
+
+MODULE = OUT / FLAVOUR / "virtio_mem.ko"
 AGENT = OUT / "virtio-mem-agent"
 
 
-def stock_kernel_dir() -> Path:
-    """The directory that scripts/kernel.sh prepares."""
-    value = os.environ.get("STOCK_KERNEL")
-    if not value:
-        raise RuntimeError("STOCK_KERNEL is not set: start this through tests/enter")
-    return Path(value)
+def kernel_dir() -> Path:
+    """The directory that scripts/kernel.sh or scripts/debug-kernel.sh prepares."""
+    kernels = dict(word.split("=", 1) for word in os.environ.get("KERNELS", "").split())
+    if FLAVOUR not in kernels:
+        raise RuntimeError(f"no {FLAVOUR} kernel in KERNELS: start this through tests/enter")
+    return Path(kernels[FLAVOUR])

@@ -2,7 +2,8 @@
 """Runs tests and checks, shows how they go, and counts.
 
 A test is a function in a file tests/vm/test_*.py, which can also be run by
-itself. A check is any command: exit status 0 is a pass, 4 a skip, anything else a
+itself. It runs on the kernel that FLAVOUR names (stock); with --also FLAVOUR, those
+that tests/FLAVOUR-tests lists run on that kernel as well, as FLAVOUR:FILE/TEST. A check is any command: exit status 0 is a pass, 4 a skip, anything else a
 failure; where its output holds the results of single tests, in KTAP or as cargo
 prints them, these are counted in its place. The last line counts everything.
 """
@@ -24,9 +25,9 @@ from pathlib import Path
 
 from .accel import describe_accelerator
 from .initramfs import initramfs
-from .kernel import StockKernel
+from .kernel import Kernel, slowness
 from .ktap import SKIP, Test, end_on_sigterm, tests_of, wanted
-from .paths import LOGS, TOP
+from .paths import FLAVOUR, LOGS, TOP
 
 TESTS = TOP / "tests" / "vm"
 
@@ -106,10 +107,11 @@ def lines_of(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
         kill(process)
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=TOP,
+        env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -145,15 +147,41 @@ def load_tests(file: Path) -> list[Test]:
     return tests_of(module)
 
 
-def run_file(file: Path, tests: list[Test], patterns: list[str]) -> Counts:
-    """Runs those tests of a file that match, which are given."""
+def display_name(flavour: str, file: Path) -> str:
+    """What a file's tests are called on a kernel."""
+    return file.stem if flavour == FLAVOUR else f"{flavour}:{file.stem}"
+
+
+def choose(flavour: str, patterns: list[str]) -> list[tuple[str, Path, list[Test]]]:
+    """The files with those of their tests that match and are to run on a kernel."""
+    listed = [".*"]
+    if flavour != FLAVOUR:
+        lines = (TESTS.parent / f"{flavour}-tests").read_text().splitlines()
+        listed = [line for line in lines if line and not line.startswith("#")]
+    chosen = []
+    for file in sorted(TESTS.glob("test_*.py")):
+        name = display_name(flavour, file)
+        tests = [
+            test
+            for test in load_tests(file)
+            if wanted(file.stem, test.name, listed) and wanted(name, test.name, patterns)
+        ]
+        if tests:
+            chosen.append((flavour, file, tests))
+    return chosen
+
+
+def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
+    """Runs tests of a file on a kernel."""
     counts = Counts()
     waiting = [test.name for test in tests]
-    limit = sum(test.limit for test in tests) + MARGIN
+    limit = sum(test.limit for test in tests) * slowness(flavour) + MARGIN
     diagnostics: list[str] = []
     begun = time.monotonic()
-    begin(f"{file.stem}/{waiting[0]}")
-    for line in lines_of(start([str(file), *patterns]), limit):
+    shown = display_name(flavour, file)
+    begin(f"{shown}/{waiting[0]}")
+    patterns = [f"^{file.stem}/{test.name}$" for test in tests]
+    for line in lines_of(start([str(file), *patterns], FLAVOUR=flavour), limit):
         match = RESULT.fullmatch(line)
         if not match:
             diagnostics.append(line)
@@ -176,10 +204,10 @@ def run_file(file: Path, tests: list[Test], patterns: list[str]) -> Counts:
         if not waiting:
             # All that follows can only be a failure of the file to end well.
             continue
-        begin(f"{file.stem}/{waiting[0]}")
+        begin(f"{shown}/{waiting[0]}")
     for number, name in enumerate(waiting):
         if number > 0:
-            begin(f"{file.stem}/{name}")
+            begin(f"{shown}/{name}")
         counts.failed += 1
         end("FAIL", time.monotonic() - begun, "no result")
         show_failure(diagnostics)
@@ -288,6 +316,13 @@ def arguments() -> argparse.Namespace:
         metavar="FILE",
         help="a file of checks, `name: command` a line; may be repeated",
     )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="FLAVOUR",
+        help="run the tests that tests/FLAVOUR-tests lists on that kernel too",
+    )
     parser.add_argument("--no-guests", action="store_true", help="run the checks only")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
     return parser.parse_args()
@@ -305,17 +340,16 @@ def main() -> int:
         for check in checks
         if not patterns or any(re.search(pattern, check[0]) for pattern in patterns)
     ]
-    files: list[tuple[Path, list[Test]]] = []
+    files: list[tuple[str, Path, list[Test]]] = []
     if not options.no_guests:
-        for file in sorted(TESTS.glob("test_*.py")):
-            tests = [t for t in load_tests(file) if wanted(file.stem, t.name, patterns)]
-            if tests:
-                files.append((file, tests))
+        for flavour in (FLAVOUR, *options.also):
+            files += choose(flavour, patterns)
     if options.list:
         for name, command in checks:
             print(f"{name}: {command}")
-        for file, tests in files:
-            print("\n".join(f"{file.stem}/{test.name}" for test in tests))
+        for flavour, file, tests in files:
+            name = display_name(flavour, file)
+            print("\n".join(f"{name}/{test.name}" for test in tests))
         return 0
     if not checks and not files:
         print(f"nothing to run matches {' '.join(patterns)}", file=sys.stderr)
@@ -325,10 +359,10 @@ def main() -> int:
     for name, command in checks:
         counts.add(run_check(name, command))
     if files:
-        initramfs(StockKernel.default())
+        initramfs(Kernel.under_test())
         print(f"# guests run with {describe_accelerator()}; logs are in {LOGS}", flush=True)
-    for file, tests in files:
-        counts.add(run_file(file, tests, patterns))
+    for flavour, file, tests in files:
+        counts.add(run_file(flavour, file, tests))
     print(counts)
     return 1 if counts.failed else 0
 

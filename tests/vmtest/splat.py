@@ -39,6 +39,19 @@ def without_failed_migrations(log: str) -> str:
     return ALLOCATION_FAILURE.sub(keep, log)
 
 
+# The kernel's reports of allocations that failed, where it was made fail them.
+FAILED_ALLOCATION = re.compile(
+    r"[^\n]*(?:page allocation failure|vmemmap alloc failure|SLUB: Unable to allocate)"
+    r".*?</TASK>",
+    re.DOTALL,
+)
+
+
+def without_failed_allocations(log: str) -> str:
+    """The log without the reports that memory could not be allocated."""
+    return FAILED_ALLOCATION.sub("", log)
+
+
 # A crash that was asked for, up to where the log of the next kernel begins.
 CRASH = re.compile(r"sysrq: Trigger a crash.*?(?=\] Linux version )", re.DOTALL)
 

@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# debug-kernel.sh FLAVOUR: builds a kernel to find mistakes with, from the source
+# of the stock kernel and tests/kernel/{base,FLAVOUR}.config. Prints the directory,
+# which has the files that scripts/kernel.sh tells of.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+FLAVOUR=${1:?}
+FRAGMENTS=("$TOP/tests/kernel/base.config" "$TOP/tests/kernel/$FLAVOUR.config")
+[ -e "${FRAGMENTS[1]}" ] ||
+	die "FLAVOUR=$FLAVOUR: neither 'stock' nor a tests/kernel/FLAVOUR.config, which are:" \
+		"$(cd "$TOP/tests/kernel" && for file in *.config; do echo "${file%.config}"; done | grep -vx base | xargs)"
+
+STOCK=$("$TOP/scripts/kernel.sh")
+
+if [ $# = 1 ]; then
+	DEST=$CACHE/kernel-$FLAVOUR-$(key "$TOP/scripts/debug-kernel.sh" "$STOCK" "${FRAGMENTS[@]}")
+	[ -e "$DEST/.complete" ] || locked "$(basename "$DEST")" \
+		"$TOP/scripts/enter" /usr/bin/env STOCK_KERNEL="$STOCK" \
+		"$TOP/scripts/debug-kernel.sh" "$FLAVOUR" "$DEST"
+	echo "$DEST"
+	exit
+fi
+
+DEST=$2
+[ -e "$DEST/.complete" ] && exit
+LOG=$CACHE/logs/kernel-$FLAVOUR.log
+rm -rf --one-file-system "$DEST"
+mkdir -p "$DEST/build"
+ln -s "$STOCK/linux" "$DEST/linux"
+cd "$DEST"
+
+# clang, because only with it can Rust and KASAN be had together.
+kmake() { make -C linux O="$DEST/build" LLVM=1 "$@"; }
+
+configure() {
+	local line name
+	kmake tinyconfig
+	linux/scripts/kconfig/merge_config.sh -m -Q -O build build/.config "${FRAGMENTS[@]}"
+	kmake olddefconfig
+	# What the kernel's rules do not let be set is silently left out.
+	cat "${FRAGMENTS[@]}" | grep '^CONFIG_' | while read -r line; do
+		name=${line%%=*}
+		if [ "${line#*=}" = n ]; then
+			if grep "^$name=" build/.config; then echo "cannot be left out"; false; fi
+		else
+			grep -qFx "$line" build/.config || { echo "cannot be had: $line"; false; }
+		fi
+	done
+}
+
+build() {
+	kmake -j"$(nproc)" bzImage modules
+	kmake INSTALL_MOD_PATH="$DEST" modules_install
+	cp build/arch/x86/boot/bzImage vmlinuz
+	cat build/include/config/kernel.release >release
+}
+
+# Modules are built against what is left.
+tidy() {
+	find build \( -name '*.o' -o -name '*.a' -o -name '*.cmd' \) \
+		-not -path 'build/scripts/*' -not -path 'build/tools/*' -not -path 'build/rust/*' -delete
+	rm -f build/vmlinux* build/arch/x86/boot/compressed/vmlinux* "lib/modules/$(cat release)/build"
+}
+
+say "Kernel to find mistakes with ($FLAVOUR), in $DEST"
+step "$LOG" "configuring it" configure
+step "$LOG" "building it, which takes minutes" build
+step "$LOG" "tidying up" tidy
+touch .complete

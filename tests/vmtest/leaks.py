@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Finding memory that a guest's kernel has lost, where it looks for that."""
+
+import time
+from typing import TYPE_CHECKING
+
+from .kernel import Kernel
+
+if TYPE_CHECKING:
+    from .guest import Guest
+
+KMEMLEAK = "/sys/kernel/debug/kmemleak"
+
+# Younger objects are not reported: who allocated them may not yet have noted where.
+MIN_AGE = 5.0
+
+# A look at all memory, without hardware support.
+SCAN_LIMIT = 120.0
+
+
+def look_for_leaks() -> bool:
+    """Whether the kernel under test can tell what it has lost."""
+    return Kernel.under_test().has("CONFIG_DEBUG_KMEMLEAK")
+
+
+def leaks(guest: "Guest") -> list[str]:
+    """What nothing in the kernel points to any more, as the kernel describes it."""
+    time.sleep(MIN_AGE + 1)
+    if not _scan(guest):
+        return []
+    # What a processor held in its registers just then is found by the second look.
+    text = _scan(guest)
+    return [f"unreferenced object{entry}" for entry in text.split("unreferenced object")[1:]]
+
+
+def _scan(guest: "Guest") -> str:
+    guest.write(KMEMLEAK, "scan", timeout=SCAN_LIMIT)
+    return guest.read(KMEMLEAK)
