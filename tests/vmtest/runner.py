@@ -9,18 +9,14 @@ prints them, these are counted in its place. The last line counts everything.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import os
-import queue
 import re
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .accel import describe_accelerator
@@ -28,111 +24,18 @@ from .initramfs import initramfs
 from .kernel import Kernel, slowness
 from .ktap import SKIP, Test, end_on_sigterm, tests_of, wanted
 from .paths import FLAVOUR, LOGS, TOP
+from .process import kill_all, lines_of, start
+from .results import RESULT, Counts, failure, results_in, show, tail
 
 TESTS = TOP / "tests" / "vm"
-
-TAIL = 40
 
 # Beyond the limits of its tests, for a test file to start and end.
 MARGIN = 60.0
 
 CHECK_LIMIT = 1200.0
 
-RESULT = re.compile(r"(ok|not ok) (\d+) (?:- )?([^#]*?)(?:\s*# SKIP ?(.*))?")
-
-CARGO = re.compile(r"^test result: \S+ (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
-
-
-@dataclass
-class Counts:
-    """What the last line says."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    def add(self, other: "Counts") -> None:
-        self.passed += other.passed
-        self.failed += other.failed
-        self.skipped += other.skipped
-
-    def __bool__(self) -> bool:
-        return bool(self.passed or self.failed or self.skipped)
-
-    def __str__(self) -> str:
-        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-
-
-def begin(name: str) -> None:
-    """Shows what is being run."""
-    print(f"{name:<52}", end="", flush=True)
-
-
-def end(verdict: str, seconds: float, remark: str = "") -> None:
-    """Completes the line with how it went."""
-    print(f"{verdict:<5}{seconds:7.1f} s{remark and f'  ({remark})'}", flush=True)
-
-
-def show_tail(log: Path) -> None:
-    """Shows the end of a log, and where it is."""
-    lines = log.read_text(errors="replace").splitlines()
-    print(f"    the last lines of {log}:")
-    for line in lines[-TAIL:]:
-        print(f"    | {line}")
-    sys.stdout.flush()
-
-
-def lines_of(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
-    """The output of a process as it comes; kills its group when time is up."""
-    lines: queue.Queue[str | None] = queue.Queue()
-    stream = process.stdout
-    assert stream is not None
-
-    def read() -> None:
-        for line in stream:
-            lines.put(line.rstrip("\n"))
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    deadline = time.monotonic() + limit
-    try:
-        while True:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            if line is None:
-                return
-            yield line
-    except queue.Empty:
-        yield f"# killed: the limit of {limit:g} s has passed"
-    finally:
-        kill(process)
-
-
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        cwd=TOP,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """Ends a process with all it has started."""
-    try:
-        if process.poll() is None:
-            # It is given the time to end what it has started in other groups.
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(5)
-    except subprocess.TimeoutExpired:
-        pass
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+# More guests at once would get in each other's way.
+MAX_JOBS = 4
 
 
 # Tests in guests
@@ -179,7 +82,6 @@ def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
     diagnostics: list[str] = []
     begun = time.monotonic()
     shown = display_name(flavour, file)
-    begin(f"{shown}/{waiting[0]}")
     patterns = [f"^{file.stem}/{test.name}$" for test in tests]
     for line in lines_of(start([str(file), *patterns], FLAVOUR=flavour), limit):
         match = RESULT.fullmatch(line)
@@ -190,48 +92,22 @@ def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
         seconds = time.monotonic() - begun
         if match[1] == "not ok":
             counts.failed += 1
-            end("FAIL", seconds)
-            show_failure(diagnostics)
+            show(f"{shown}/{name}", "FAIL", seconds, details=failure(diagnostics))
         elif match[4] is not None:
             counts.skipped += 1
-            end("skip", seconds, match[4])
+            show(f"{shown}/{name}", "skip", seconds, match[4])
         else:
             counts.passed += 1
-            end("ok", seconds)
+            show(f"{shown}/{name}", "ok", seconds)
         assert name == match[3], f"{file}: result of {match[3]} where {name} was due"
         diagnostics = []
         begun = time.monotonic()
-        if not waiting:
-            # All that follows can only be a failure of the file to end well.
-            continue
-        begin(f"{shown}/{waiting[0]}")
-    for number, name in enumerate(waiting):
-        if number > 0:
-            begin(f"{shown}/{name}")
+    for name in waiting:
         counts.failed += 1
-        end("FAIL", time.monotonic() - begun, "no result")
-        show_failure(diagnostics)
+        seconds = time.monotonic() - begun
+        show(f"{shown}/{name}", "FAIL", seconds, "no result", failure(diagnostics))
         diagnostics = []
     return counts
-
-
-def show_failure(diagnostics: list[str]) -> None:
-    """Shows what a failed test has said, and the end of its console log."""
-    logs = []
-    for line in diagnostics:
-        text = line.removeprefix("# ")
-        if text.startswith("log: "):
-            logs.append(Path(text.removeprefix("log: ")))
-        elif line.startswith("#") and not text.startswith("time: "):
-            print(f"    {text}")
-        elif not re.match(r"KTAP version|1\.\.\d|# time: ", line):
-            # Not of the test's making: Python itself has failed.
-            print(f"    {line}")
-    for log in logs:
-        if log.name.endswith(".console.log") and log.exists():
-            show_tail(log)
-        else:
-            print(f"    see also {log}")
 
 
 # Other checks
@@ -242,7 +118,6 @@ def run_check(name: str, command: str) -> Counts:
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"check-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log"
     begun = time.monotonic()
-    begin(name)
     process = start(["bash", "-c", command])
     with log.open("w") as output:
         for line in lines_of(process, CHECK_LIMIT):
@@ -251,28 +126,13 @@ def run_check(name: str, command: str) -> Counts:
     seconds = time.monotonic() - begun
     counts = results_in(text)
     if process.returncode == 0 and not counts.failed:
-        end("ok", seconds, str(counts) if counts else "")
+        show(name, "ok", seconds, str(counts) if counts else "")
         return counts or Counts(passed=1)
     if process.returncode == SKIP and not counts.failed:
-        end("skip", seconds, (text.strip().splitlines() or [""])[-1])
+        show(name, "skip", seconds, (text.strip().splitlines() or [""])[-1])
         return counts or Counts(skipped=1)
-    end("FAIL", seconds, f"exit status {process.returncode}")
-    show_tail(log)
+    show(name, "FAIL", seconds, f"exit status {process.returncode}", tail(log))
     counts.failed = max(counts.failed, 1)
-    return counts
-
-
-def results_in(text: str) -> Counts:
-    """The results of single tests in the output of a check."""
-    counts = Counts()
-    for passed, failed, ignored in CARGO.findall(text):
-        counts.add(Counts(int(passed), int(failed), int(ignored)))
-    if re.search(r"^K?TAP version", text, re.MULTILINE):
-        for line in text.splitlines():
-            match = RESULT.fullmatch(line)
-            if match:
-                bad, skipped = match[1] == "not ok", match[4] is not None
-                counts.add(Counts(not bad and not skipped, bad, skipped and not bad))
     return counts
 
 
@@ -323,6 +183,12 @@ def arguments() -> argparse.Namespace:
         metavar="FLAVOUR",
         help="run the tests that tests/FLAVOUR-tests lists on that kernel too",
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(os.cpu_count() or 1, MAX_JOBS),
+        help="how many test files are run at once, the checks being one (%(default)s)",
+    )
     parser.add_argument("--no-guests", action="store_true", help="run the checks only")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
     return parser.parse_args()
@@ -355,16 +221,34 @@ def main() -> int:
         print(f"nothing to run matches {' '.join(patterns)}", file=sys.stderr)
         return 2
 
-    counts = Counts()
-    for name, command in checks:
-        counts.add(run_check(name, command))
+    def run_checks() -> Counts:
+        counts = Counts()
+        for name, command in checks:
+            counts.add(run_check(name, command))
+        return counts
+
     if files:
         initramfs(Kernel.under_test())
         print(f"# guests run with {describe_accelerator()}; logs are in {LOGS}", flush=True)
-    for flavour, file, tests in files:
-        counts.add(run_file(flavour, file, tests))
+    counts = Counts()
+    for result in run_all(options.jobs, run_checks, files):
+        counts.add(result)
     print(counts)
     return 1 if counts.failed else 0
+
+
+def run_all(
+    jobs: int, first: Callable[[], Counts], files: list[tuple[str, Path, list[Test]]]
+) -> list[Counts]:
+    """Runs the checks, and the tests of all files beside them, some at a time."""
+    pool = ThreadPoolExecutor(max(1, jobs))
+    try:
+        results = [pool.submit(first), *(pool.submit(run_file, *file) for file in files)]
+        return [result.result() for result in results]
+    finally:
+        # When it is to end early, what runs must not go on.
+        pool.shutdown(wait=False, cancel_futures=True)
+        kill_all()
 
 
 if __name__ == "__main__":
