@@ -47,12 +47,32 @@ class Channel:
     """Sends requests, and sorts the answers with a thread of its own."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        # Held while a message is sent: those of several threads do not mix.
+        self._sending = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._closed = False
-        threading.Thread(target=self._receive, daemon=True).start()
+        self._socket = sock
+        self._listen()
+
+    def reattach(self, sock: socket.socket) -> None:
+        """Goes on with another connection to the same guest, which still answers what
+        was asked through the one before. What was on its way there is lost."""
+        with self._sending, self._lock:
+            before, self._socket = self._socket, sock
+            # Its thread is woken up, and finds that it is no longer the one.
+            with contextlib.suppress(OSError):
+                before.shutdown(socket.SHUT_RDWR)
+            before.close()
+            self._listen()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _listen(self) -> None:
+        self._closed = False
+        threading.Thread(target=self._receive, args=(self._socket,), daemon=True).start()
 
     def send(self, op: str, what: str, **fields: Any) -> Call:
         """Sends a request; does not wait."""
@@ -63,14 +83,15 @@ class Channel:
             self._calls[call.number] = call
         message = {"id": call.number, "op": op} | fields
         try:
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            with self._sending:
+                self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
             raise TestFailure(f"the guest is gone ({error}): {what}") from None
         return call
 
-    def _receive(self) -> None:
+    def _receive(self, sock: socket.socket) -> None:
         try:
-            with self._socket.makefile("rb") as lines:
+            with sock.makefile("rb") as lines:
                 for line in lines:
                     # QEMU or the guest's kernel may end in the middle of a line.
                     with contextlib.suppress(ValueError):
@@ -78,6 +99,8 @@ class Channel:
         except (OSError, ValueError):
             pass  # Closed under our hands.
         with self._lock:
+            if sock is not self._socket:
+                return
             self._closed = True
             for call in self._calls.values():
                 call.messages.put(None)

@@ -20,14 +20,15 @@ from .leaks import leaks, look_for_leaks
 from .load import Load
 from .memory import LIST_BLOCKS, MemoryBlock, parse_blocks
 from .paths import LOGS, MODULE
-from .qemu import Machine, MemDevice, Qemu
+from .qemu import CHANNEL, Machine, MemDevice, Qemu
 from .splat import (
     splats,
     without_crash,
+    without_expendable,
     without_failed_allocations,
     without_failed_migrations,
 )
-from .units import KIB, mib
+from .units import GIB, KIB, mib
 
 # An emulated machine hangs now and then before its first process runs (once in
 # some hundred boots the log ends where the clock source is switched), or panics
@@ -145,6 +146,7 @@ class Guest:
         log: str | None = None,
         failed_migrations: bool = False,
         failed_allocations: bool = False,
+        expendable: bool = False,
         kexec: bool = False,
         crash: bool = False,
         **machine: Any,
@@ -156,7 +158,8 @@ class Guest:
         driver wants: ours nothing, the C driver online_movable, as it gets back
         no memory that the kernel itself can use. With `failed_migrations` the
         kernel may report that it could not move pages for want of free ones, with
-        `failed_allocations` that it could not allocate any, whatever for.
+        `failed_allocations` that it could not allocate any, whatever for, and with
+        `expendable` that it has killed a load that was to be killed first.
         With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
         may crash by SysRq when another kernel comes after it.
         """
@@ -176,13 +179,14 @@ class Guest:
         )
         self.failed_migrations = failed_migrations
         self.failed_allocations = failed_allocations
+        self.expendable = expendable
         self.may_crash = crash
         self.console = LOGS / f"{log or Guest.log_name}.console.log"
         image = kexec_initramfs(kernel) if kexec or crash else initramfs(kernel)
         accel = ACCELERATORS[accelerator()]
         for tries in reversed(range(BOOT_TRIES)):
             self.qemu = Qemu(self.machine, accel, kernel.image, image, self.console)
-            self.channel = Channel(self.qemu.channel)
+            self.channel = Channel(self.qemu.port(CHANNEL))
             if self._boot(last=tries == 0):
                 break
         try:
@@ -236,6 +240,15 @@ class Guest:
         lines = log.splitlines()
         return repr(lines[-1] if lines else "")
 
+    def reconnect(self) -> None:
+        """Hangs up and connects to the guest anew.
+
+        Linux 7.3.4, back from sleep, asks its virtio-serial ports whether the host is
+        there before it can take the answers (virtcons_restore()), and writes nothing to
+        them until it hears of the host again.
+        """
+        self.channel.reattach(self.qemu.port(CHANNEL))
+
     def answers(self, timeout: float) -> bool:
         """Whether the guest answers at all."""
         call = self.channel.send("read", "asking for an answer", path="/proc/version")
@@ -283,6 +296,37 @@ class Guest:
         """Writes a file in one go; returns the errno, 0 for success."""
         call = self.channel.send("write", f"writing {data!r} to {path}", path=path, data=data)
         return int(call.result(timeout).get("errno", 0))
+
+    def migrate(self, patience: float = 60) -> bool:
+        """Has another QEMU take the guest; returns whether it did.
+
+        Gives up, which changes nothing, when it is not done within `patience` seconds.
+        Nothing may be asked of the guest meanwhile; what runs in it goes on running.
+        """
+        before, after = self.qemu, self.qemu.successor()
+        moved = False
+        try:
+            after.qmp("migrate-incoming", uri=after.incoming)
+            # The guest need not stand still for more than its clock can bear.
+            limits = {"max-bandwidth": 64 * GIB, "downtime-limit": 10000}
+            before.qmp("migrate-set-parameters", **limits)
+            before.qmp("migrate", uri=after.incoming)
+            deadline = time.monotonic() + patience
+            while before.qmp("query-migrate")["status"] not in ("completed", "failed", "cancelled"):
+                if time.monotonic() > deadline:
+                    before.qmp("migrate_cancel")
+                    deadline += patience
+                time.sleep(0.1)
+            moved = before.qmp("query-migrate")["status"] == "completed"
+            if moved:
+                self.qemu = after
+                self.channel.reattach(after.port(CHANNEL))
+                self.wait_until(
+                    lambda: after.qmp("query-status")["status"] == "running", 60, "not running"
+                )
+        finally:
+            (before if moved else after).stop()
+        return moved
 
     # Modules
 
@@ -524,6 +568,8 @@ class Guest:
             log = without_failed_migrations(log)
         if self.failed_allocations:
             log = without_failed_allocations(log)
+        if self.expendable:
+            log = without_expendable(log)
         return splats(without_crash(log) if self.may_crash else log)
 
     def expect_clean_log(self) -> None:
@@ -553,6 +599,7 @@ class Guest:
 
     def close(self) -> None:
         self.qemu.stop()
+        self.channel.close()
         if self.qemu.errors.exists() and not self.qemu.errors.stat().st_size:
             self.qemu.errors.unlink()
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ QEMU = "qemu-system-x86_64"
 
 # What Qemu.qmp() raises when QEMU refuses to do something.
 Refused = QMPError
+
+# The name of the virtio-serial port that the guest's first process listens at.
+CHANNEL = "vmem"
 
 # Where the addresses begin that memory devices can have, with memory of up to
 # 2 GiB: all of that is below 4 GiB then.
@@ -119,56 +123,78 @@ class Qemu:
     """A running QEMU."""
 
     def __init__(
-        self, machine: Machine, accel: list[str], kernel: Path, initrd: Path, console: Path
+        self,
+        machine: Machine,
+        accel: list[str],
+        kernel: Path,
+        initrd: Path,
+        console: Path,
+        incoming: bool = False,
     ) -> None:
-        ours = {}
-        theirs = {}
-        for name in ("qmp", "channel"):
-            ours[name], theirs[name] = socket.socketpair()
+        """Starts QEMU; with `incoming` it waits for the guest of another one, and its
+        console log goes on where that of the other ends."""
         # Its path is short, as that of a socket has to be.
         self._sockets = tempfile.TemporaryDirectory(prefix="vmem-")
+        self._qmp_socket, qmp = socket.socketpair()
+        channel = socket.socket(socket.AF_UNIX)
+        channel.bind(self._port_path(CHANNEL))
+        # From here on it can be connected to, whenever QEMU accepts that.
+        channel.listen(1)
         cmdline = f"console=ttyS0 ignore_loglevel panic=-1 {machine.cmdline}".strip()
         command = [
             *(QEMU, "-nodefaults", "-no-user-config", "-nographic"),
             *(() if machine.reboot else ("-no-reboot",)),
             *("-machine", "q35", *accel),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", cmdline),
-            *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
-            *("-chardev", f"socket,id=qmp,fd={theirs['qmp'].fileno()}"),
+            *("-chardev", f"file,id=console,path={console},append={'on' if incoming else 'off'}"),
+            *("-serial", "chardev:console"),
+            *("-chardev", f"socket,id=qmp,fd={qmp.fileno()}"),
             *("-mon", "chardev=qmp,mode=control"),
-            *("-chardev", f"socket,id=channel,fd={theirs['channel'].fileno()}"),
+            *("-chardev", f"socket,id=channel,fd={channel.fileno()},server=on,wait=off"),
             *("-device", "virtio-serial-pci"),
-            *("-device", "virtserialport,chardev=channel,name=vmem"),
+            *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
             *self._port_arguments(machine),
             *machine.arguments(),
+            *(("-incoming", "defer") if incoming else ()),
         ]
         console.parent.mkdir(parents=True, exist_ok=True)
         self.errors = console.with_suffix(".qemu")
-        with self.errors.open("wb") as errors:
+        with self.errors.open("ab" if incoming else "wb") as errors:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=subprocess.STDOUT,
-                pass_fds=[end.fileno() for end in theirs.values()],
+                pass_fds=[qmp.fileno(), channel.fileno()],
                 # A group of its own, so that it is killed with all it starts.
                 start_new_session=True,
             )
-        for end in theirs.values():
-            end.close()
+        qmp.close()
+        channel.close()
         self.command = command
-        self.channel = ours["channel"]
-        self._qmp_socket = ours["qmp"]
         self._qmp: QEMUMonitorProtocol | None = None
+        # One command at a time, of whichever thread.
+        self._qmp_lock = threading.Lock()
+        self._settings = (machine, accel, kernel, initrd, console)
+
+    def successor(self) -> "Qemu":
+        """Another QEMU, for the guest of this one to migrate to."""
+        return Qemu(*self._settings, incoming=True)
+
+    @property
+    def incoming(self) -> str:
+        """Where a successor takes its guest from, as QEMU calls it."""
+        return f"unix:{self._port_path('incoming')}"
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """Executes a monitor command; raises what QEMU says against it."""
-        if self._qmp is None:
-            qmp = QEMUMonitorProtocol(self._qmp_socket)
-            qmp.settimeout(60)
-            qmp.connect()
-            self._qmp = qmp
-        return self._qmp.cmd(command, **arguments)
+        with self._qmp_lock:
+            if self._qmp is None:
+                qmp = QEMUMonitorProtocol(self._qmp_socket)
+                qmp.settimeout(60)
+                qmp.connect()
+                self._qmp = qmp
+            return self._qmp.cmd(command, **arguments)
 
     def _port_arguments(self, machine: Machine) -> list[str]:
         arguments = []
@@ -208,6 +234,5 @@ class Qemu:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.channel.close()
         self._qmp_socket.close()
         self._sockets.cleanup()

@@ -52,6 +52,21 @@ def without_failed_allocations(log: str) -> str:
     return FAILED_ALLOCATION.sub("", log)
 
 
+# The kernel's report that it has killed a process, or found none to kill, as memory
+# had run out.
+OUT_OF_MEMORY = re.compile(r"[^\n]* invoked oom-killer:.*?Killed process[^\n]*", re.DOTALL)
+
+
+def without_expendable(log: str) -> str:
+    """The log without the reports that a load was killed which is there for that."""
+
+    def keep(match: re.Match[str]) -> str:
+        last = match[0].splitlines()[-1]
+        return "" if "(vmem-guest)" in last and "oom_score_adj:1000" in last else match[0]
+
+    return OUT_OF_MEMORY.sub(keep, log)
+
+
 # A crash that was asked for, up to where the log of the next kernel begins.
 CRASH = re.compile(r"sysrq: Trigger a crash.*?(?=\] Linux version )", re.DOTALL)
 
