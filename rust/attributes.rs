@@ -56,7 +56,7 @@ macro_rules! requests {
 
 attributes::attributes!(
     /// All attributes.
-    ATTRIBUTES: VirtioMem, c"virtio_mem", [
+    ATTRIBUTES: VirtioMem, GROUP, [
         value!(STATE, |driven| driven.report().published().state),
         value!(REASON, |driven| driven.report().published().reason),
         value!(REQUESTED_SIZE, |driven| driven.report().published().requested_size),

@@ -5,7 +5,12 @@
 //! Lock order: `device_hotplug_lock` -> `mem_hotplug_lock` -> the memory notifier chain's lock ->
 //! the engine's lock. The engine's lock is held for as long as the engine thinks, and while
 //! references on pages are counted, never while a step is carried out or between two notifier
-//! calls. Under it nothing is taken but the console's locks.
+//! calls. Those who read a file of the device in sysfs or debugfs take it too, each under the locks
+//! of the open file. Under it nothing is taken but the locks of the console and of `changed`.
+//!
+//! The worker's lock on its queue comes before the engine's. The report's locks (`report.rs`) are
+//! leaves: taken under the locks of the queue or of an open file, but never together, nor together
+//! with the engine's.
 
 use crate::linux::bell::Bell;
 use crate::linux::hotplug::Region;

@@ -5,6 +5,9 @@
 //!
 //! The log has one line for each new request, one when it is met, and one for each new reason why
 //! it is not; all else that goes on is for the tracepoints.
+//!
+//! Each of the three locks here is a leaf, under which nothing is taken but the console's: they are
+//! never held together, nor together with the engine's, whose status is asked for before.
 
 use crate::attributes;
 use crate::device::Device;

@@ -84,7 +84,7 @@ pub(crate) type Queue = RequestQueue<REQUEST_LEN, RESPONSE_LEN>;
 #[pin_data]
 pub(crate) struct Worker {
     device: Arc<Device>,
-    /// Only the thread takes the lock.
+    /// Nobody but the thread takes the lock, except while that rests.
     #[pin]
     queue: Mutex<Queue>,
     #[pin]
@@ -420,6 +420,10 @@ impl Worker {
     /// Brings the thread to rest and takes the queue away, before the machine is suspended. `EBUSY`:
     /// it does not come to rest. May sleep.
     pub(crate) fn suspend(&self) -> Result {
+        if self.queue.lock().is_suspended() {
+            // It did not come back the last time, and the thread still rests.
+            return Ok(());
+        }
         let bell = self.device.bell();
         bell.take(PAUSED | RESUME);
         bell.ring(PAUSE);
@@ -434,9 +438,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Undoes [`Worker::suspend`]. The request may have changed meanwhile. May sleep.
+    /// Undoes [`Worker::suspend`]. The request may have changed meanwhile. If it fails, the thread
+    /// rests until it is stopped, or until the machine has been suspended once more. May sleep.
     pub(crate) fn resume(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
-        self.queue.lock().resume::<ANSWERED>(vdev, QUEUE_NAME)?;
+        let resumed = self.queue.lock().resume::<ANSWERED>(vdev, QUEUE_NAME);
+        resumed.inspect_err(|error| {
+            dev_err!(
+                self.device.dev(),
+                "resume: the device does not come back: {:?}\n",
+                error
+            );
+        })?;
         vdev.ready();
         let bell = self.device.bell();
         self.report.suspended(false);

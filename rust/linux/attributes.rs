@@ -38,7 +38,10 @@ pub(crate) struct Attribute<T: Driver> {
     visible: Visible<T>,
 }
 
-// SAFETY: Never changed, and the functions that it points to can be called from any thread.
+// SAFETY: All attributes are static and made by `const` functions. Once one is registered, sysfs and
+// the driver core only read it (`sysfs_add_file_mode_ns()` its name, `dev_attr_show()` and
+// `dev_attr_store()` its function pointers), and so do the callbacks here. The functions
+// are plain ones, without a state of their own, and take what they work on as shared references.
 unsafe impl<T: Driver> Sync for Attribute<T> {}
 
 impl<T: Driver> Attribute<T> {
@@ -101,7 +104,9 @@ impl<T: Driver> Attribute<T> {
         // SAFETY: By the type invariant: `attr` is the first field of an attribute of this type,
         // all of which are static.
         let attribute = unsafe { &*attr.cast_const().cast::<Self>() };
-        // SAFETY: sysfs calls with a buffer of one page.
+        // SAFETY: `sysfs_kf_seq_show()`, which calls this through `dev_attr_show()`, gives the start of
+        // a buffer of at least PAGE_SIZE bytes that it has set to zero, and which is nobody else's
+        // until this returns: a `seq_file`'s, whose lock is held. (`sysfs_emit()` relies on the same.)
         let buf =
             unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), kernel::page::PAGE_SIZE) };
         let mut text = Text { buf, len: 0 };
@@ -124,7 +129,9 @@ impl<T: Driver> Attribute<T> {
     ) -> isize {
         // SAFETY: As in `show_callback`.
         let attribute = unsafe { &*attr.cast_const().cast::<Self>() };
-        // SAFETY: sysfs calls with a buffer of this length.
+        // SAFETY: `sysfs_kf_write()`, which calls this through `dev_attr_store()`, gives a buffer into
+        // which `kernfs_fop_write_iter()` has copied `count` bytes, and which nobody changes until
+        // this returns.
         let bytes = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), count) };
         let store = |data: &T::Data<'_>| match attribute.store {
             Some(store) => store(data, bytes),
@@ -182,7 +189,9 @@ pub(crate) struct List<const COUNT: usize> {
     end: *const raw::attribute,
 }
 
-// SAFETY: Never changed, and what it points to may be used by any thread.
+// SAFETY: Made by a `const` function and never changed: `create_files()` of sysfs, the only one to
+// read it, takes it through `attrs_const`, a pointer to constant pointers to constants. What it
+// points to are parts of static [`Attribute`]s, which are `Sync`.
 unsafe impl<const COUNT: usize> Sync for List<COUNT> {}
 
 impl<const COUNT: usize> List<COUNT> {
@@ -204,7 +213,9 @@ impl<const COUNT: usize> List<COUNT> {
 #[repr(transparent)]
 pub(crate) struct Group(raw::attribute_group);
 
-// SAFETY: Never changed, and what it points to may be used by any thread.
+// SAFETY: Made by a `const` function and never changed: `internal_create_group()` and
+// `sysfs_remove_group()` take it as `const struct attribute_group *`. What it points to is static
+// and `Sync`: the name, the list and a function.
 unsafe impl Sync for Group {}
 
 impl Group {
@@ -229,7 +240,10 @@ pub(crate) struct Groups {
     end: *const raw::attribute_group,
 }
 
-// SAFETY: Never changed, and what it points to may be used by any thread.
+// SAFETY: Made by a `const` function and never changed: `really_probe()` hands it to
+// `device_add_groups()`, which takes
+// `const struct attribute_group *const *`. What it points to is a static [`Group`],
+// which is `Sync`.
 unsafe impl Sync for Groups {}
 
 impl Groups {
@@ -249,7 +263,7 @@ impl Groups {
 macro_rules! attributes {
     (
         $(#[$meta:meta])*
-        $name:ident: $driver:ty, $group:literal, [$($attribute:expr),* $(,)?]
+        $name:ident: $driver:ty, $group:expr, [$($attribute:expr),* $(,)?]
     ) => {
         $(#[$meta])*
         pub(crate) static $name: $crate::linux::attributes::Groups = {
@@ -257,8 +271,8 @@ macro_rules! attributes {
             const COUNT: usize = [$(stringify!($attribute)),*].len();
             static ATTRIBUTES: [Attribute<$driver>; COUNT] = [$($attribute),*];
             static LIST: List<COUNT> = List::new(&ATTRIBUTES);
-            static GROUP: Group = Group::new($group, &ATTRIBUTES, &LIST);
-            Groups::new(&GROUP)
+            static NAMED: Group = Group::new($group, &ATTRIBUTES, &LIST);
+            Groups::new(&NAMED)
         };
     };
 }

@@ -37,7 +37,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // SAFETY: Created by `new`; errors are ignored.
+        // SAFETY: What `debugfs_create_dir()` returned to `new`, and removed once. Of an error pointer
+        // `debugfs_remove()` makes nothing (`IS_ERR_OR_NULL()`).
         unsafe { raw::debugfs_remove(ROOT.load(Acquire)) };
     }
 }
@@ -59,9 +60,10 @@ struct File<T> {
 
 impl<T: Send + Sync> File<T> {
     extern "C" fn show(seq: *mut raw::seq_file, _: *mut c_void) -> c_int {
-        // SAFETY: Called with a valid `seq_file`, whose `private` is what `vmem_debug_open` has
-        // given to `single_open`: the file. debugfs does not call once that is removed, which the
-        // drop of its directory waits for.
+        // SAFETY: `seq_read()` calls with a valid `seq_file`, whose `private` is what
+        // `vmem_debug_open()` has given to `single_open()`: the file. That is still there: the file
+        // operations run between `debugfs_file_get()` and `debugfs_file_put()`, and
+        // `debugfs_remove()`, before which the directory's files are not freed, waits for the latter.
         let file = unsafe { &*(*seq).private.cast_const().cast::<Self>() };
         match (file.show)(&file.data, &mut Sequence(seq)) {
             Ok(()) => 0,
@@ -90,9 +92,10 @@ pub(crate) struct Directory<T> {
     _files: KVec<KBox<File<T>>>,
 }
 
-// SAFETY: debugfs may be used from any thread, and `T` may be shared.
+// SAFETY: The dentry is only handed to `debugfs_remove()`, which takes its locks itself and may be
+// called by any thread; `T`, which the files share with those who read them, is `Send` and `Sync`.
 unsafe impl<T: Send + Sync> Send for Directory<T> {}
-// SAFETY: As above.
+// SAFETY: With a shared reference nothing can be done.
 unsafe impl<T: Send + Sync> Sync for Directory<T> {}
 
 impl<T: Send + Sync> Directory<T> {
@@ -109,11 +112,14 @@ impl<T: Send + Sync> Directory<T> {
             };
             boxes.push(KBox::new(file, GFP_KERNEL)?, GFP_KERNEL)?;
         }
-        // SAFETY: A valid name, and the module's directory or an error.
+        // SAFETY: A valid name, which is copied, and what `debugfs_create_dir()` returned to
+        // `Root::new`. Given an error pointer, `debugfs_start_creating()`, with which all that create
+        // something begin, returns that error and does nothing else.
         let dentry = unsafe { raw::debugfs_create_dir(name.as_char_ptr(), ROOT.load(Acquire)) };
         for ((name, _), file) in files.iter().zip(&mut boxes) {
             let file: *mut File<T> = &raw mut **file;
-            // SAFETY: As above; the file stays where it is until the directory has been removed.
+            // SAFETY: As above, also for `dentry`; the file stays where it is, in a box that `Self`
+            // keeps until `debugfs_remove()` of the directory has returned.
             unsafe { raw::vmem_debug_create(name.as_char_ptr(), dentry, file.cast()) };
         }
         Ok(Self {
@@ -125,7 +131,7 @@ impl<T: Send + Sync> Directory<T> {
 
 impl<T> Drop for Directory<T> {
     fn drop(&mut self) {
-        // SAFETY: Created by `new`; waits for callbacks under way. Errors are ignored.
+        // SAFETY: As in `Root::drop`. For each file, `remove_one()` waits for those who read it.
         unsafe { raw::debugfs_remove(self.dentry) };
     }
 }

@@ -127,7 +127,8 @@ impl<T: Driver> Adapter<T> {
         // this type.
         let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
         T::unbind(vdev, data);
-        // The driver core drops the driver's data, with the buffers, after this function.
+        // The driver core drops the driver's data, with the buffers, after this function. A device
+        // that did not come back from a suspend has no queues, and has to be reset all the same.
         vdev.shut_down();
         vdev.forget_bell();
     }
@@ -243,16 +244,25 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         }
     }
 
-    /// If the device has virtqueues: resets it, after which it uses no buffer any more, deletes
-    /// them, and waits for their callbacks. May sleep.
-    pub(super) fn shut_down(&self) {
+    /// Whether the device has virtqueues.
+    pub(super) fn has_queues(&self) -> bool {
         // SAFETY: Valid device; its list of queues was initialised with it.
         unsafe {
             let queues = &raw mut (*self.as_raw()).vqs;
-            if core::ptr::eq((*queues).next, queues) {
-                return;
-            }
-            raw::virtio_reset_device(self.as_raw());
+            !core::ptr::eq((*queues).next, queues)
+        }
+    }
+
+    /// Resets the device, after which it uses no buffer any more, deletes its virtqueues if it has
+    /// any, and waits for their callbacks. May sleep.
+    pub(super) fn shut_down(&self) {
+        // SAFETY: Valid device.
+        unsafe { raw::virtio_reset_device(self.as_raw()) };
+        if !self.has_queues() {
+            return;
+        }
+        // SAFETY: Valid device, with the functions of its transport.
+        unsafe {
             if let Some(delete) = (*(*self.as_raw()).config).del_vqs {
                 delete(self.as_raw());
             }

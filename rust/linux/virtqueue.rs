@@ -103,6 +103,11 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         Ok(())
     }
 
+    /// Whether the queue is gone, and has not come back yet.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
     extern "C" fn answered<const BITS: u32>(queue: *mut raw::virtqueue) {
         // (The queue's own `priv` belongs to the transport.)
         // SAFETY: Called with a valid queue of a valid device.
@@ -189,6 +194,8 @@ impl<const REQUEST: usize, const RESPONSE: usize> Drop for RequestQueue<REQUEST,
     fn drop(&mut self) {
         // Only when probing failed: otherwise both happened when the driver was unbound. Without
         // them the device could write to a buffer that is no longer ours.
-        self.handle.device().shut_down();
+        if self.handle.device().has_queues() {
+            self.handle.device().shut_down();
+        }
     }
 }

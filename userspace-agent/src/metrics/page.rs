@@ -29,45 +29,46 @@ use virtio_mem_core::vocabulary::State;
 /// A gauge of whole numbers, which sizes are.
 type UintGaugeVec = GenericGaugeVec<AtomicU64>;
 
-/// A gauge with one value per device.
-struct Size {
+/// A metric with one value per device.
+struct Single<From> {
     name: &'static str,
     help: &'static str,
-    value: fn(&Device) -> Option<u64>,
+    value: fn(&From) -> Option<u64>,
 }
 
-const SIZES: [Size; 7] = [
-    Size {
+/// Gauges.
+const SIZES: [Single<Device>; 7] = [
+    Single {
         name: "virtio_mem_requested_bytes",
         help: "How much the host wants to be plugged.",
         value: |device| device.requested_size,
     },
-    Size {
+    Single {
         name: "virtio_mem_plugged_bytes",
         help: "How much is plugged.",
         value: |device| device.plugged_size,
     },
-    Size {
+    Single {
         name: "virtio_mem_region_bytes",
         help: "The most that can ever be plugged.",
         value: |device| device.region_size,
     },
-    Size {
+    Single {
         name: "virtio_mem_usable_region_bytes",
         help: "Up to where in the region blocks can be plugged at present.",
         value: |device| device.usable_region_size,
     },
-    Size {
+    Single {
         name: "virtio_mem_block_bytes",
         help: "The size of the device's blocks.",
         value: |device| device.block_size,
     },
-    Size {
+    Single {
         name: "virtio_mem_added_bytes",
         help: "How much was added to Linux, in whole memory blocks, plugged or not.",
         value: |device| device.added_size,
     },
-    Size {
+    Single {
         name: "virtio_mem_added_offline_bytes",
         help: "How much of what was added to Linux is in memory blocks that are offline.",
         value: |device| device.offline_size,
@@ -102,35 +103,29 @@ const ANSWERS: [Get<Answers, Option<u64>>; 5] = [
     ("garbled", |answers| answers.garbled),
 ];
 
-/// A counter with one value per device.
-struct Total {
-    name: &'static str,
-    help: &'static str,
-    value: fn(&Counters) -> Option<u64>,
-}
-
-const TOTALS: [Total; 5] = [
-    Total {
+/// Counters.
+const TOTALS: [Single<Counters>; 5] = [
+    Single {
         name: "virtio_mem_plug_bytes_total",
         help: "How much was plugged since the driver was bound.",
         value: |counters| counters.plugged_bytes_total,
     },
-    Total {
+    Single {
         name: "virtio_mem_plug_blocks_total",
         help: "How many device blocks were plugged since the driver was bound.",
         value: |counters| counters.plugged_blocks_total,
     },
-    Total {
+    Single {
         name: "virtio_mem_unplug_bytes_total",
         help: "How much was unplugged since the driver was bound.",
         value: |counters| counters.unplugged_bytes_total,
     },
-    Total {
+    Single {
         name: "virtio_mem_unplug_blocks_total",
         help: "How many device blocks were unplugged since the driver was bound.",
         value: |counters| counters.unplugged_blocks_total,
     },
-    Total {
+    Single {
         name: "virtio_mem_migrations_failed_total",
         help: "How many attempts to empty memory that is online have failed.",
         value: |counters| counters.migrations_failed_total,
