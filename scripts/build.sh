@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh modules|kernel FLAVOUR, build.sh agent, build.sh clippy: builds one
+# build.sh modules|kernel|test-device FLAVOUR, build.sh agent, build.sh clippy: builds one
 # thing into out/, telling progress; the compiler's output goes to out/logs.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -74,6 +74,12 @@ modules)
 		kbuild "$OUT/$FLAVOUR"
 	say "  out/$FLAVOUR/virtio_mem.ko for Linux $(cat "$KERNEL_DIR/release")"
 	;;
+test-device)
+	need_flavour
+	step "$OUT/logs/test-device-$FLAVOUR.log" "building the test device ($FLAVOUR)" \
+		kbuild "$OUT/$FLAVOUR/device" VMEM_TEST_DEVICE=1
+	cp -f "$OUT/$FLAVOUR/device/virtio_mem_test.ko" "$OUT/$FLAVOUR/"
+	;;
 kernel)
 	need_flavour
 	mkdir -p "$OUT/$FLAVOUR"
@@ -89,12 +95,14 @@ clippy)
 	# Fewer files than for modules would do, but Kbuild has no target for that.
 	rm -f "$OUT"/clippy/rust/*.o "$OUT"/clippy/rust/core/*.o
 	kbuild_strict "$OUT/clippy" CLIPPY=1
+	rm -f "$OUT"/clippy/device/{rust,rust/core,tests/device}/*.o
+	kbuild_strict "$OUT/clippy/device" CLIPPY=1 VMEM_TEST_DEVICE=1
 	;;
 rustdoc)
 	need_flavour
 	rustdoc_module
 	;;
 *)
-	die "build.sh modules|kernel|agent|clippy|rustdoc [FLAVOUR]"
+	die "build.sh modules|kernel|test-device|agent|clippy|rustdoc [FLAVOUR]"
 	;;
 esac

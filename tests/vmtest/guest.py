@@ -149,6 +149,7 @@ class Guest:
         expendable: bool = False,
         kexec: bool = False,
         crash: bool = False,
+        no_devices: bool = False,
         **machine: Any,
     ) -> None:
         """Boots a guest and loads the driver under test (not with `load=False`).
@@ -161,7 +162,8 @@ class Guest:
         `failed_allocations` that it could not allocate any, whatever for, and with
         `expendable` that it has killed a load that was to be killed first.
         With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
-        may crash by SysRq when another kernel comes after it.
+        may crash by SysRq when another kernel comes after it. Without `devices` it has
+        one of QEMU's, or with `no_devices` none.
         """
         kernel = Kernel.under_test()
         self.driver = driver or driver_under_test()
@@ -175,7 +177,9 @@ class Guest:
         if crash:
             words.append(CRASH_MEMORY)
         self.machine = Machine(
-            devices=devices or (MemDevice(),), cmdline=" ".join(filter(None, words)), **machine
+            devices=() if no_devices else devices or (MemDevice(),),
+            cmdline=" ".join(filter(None, words)),
+            **machine,
         )
         self.failed_migrations = failed_migrations
         self.failed_allocations = failed_allocations

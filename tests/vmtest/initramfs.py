@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .build import guest_tool
 from .kernel import Kernel, module_bytes
-from .paths import AGENT, FLAVOUR, MODULE, WORK
+from .paths import AGENT, FLAVOUR, MODULE, TEST_DEVICE, WORK
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -32,7 +32,7 @@ def initramfs(kernel: Kernel) -> Path:
     """The path of the archive, made anew only if something in it has changed."""
     tool = guest_tool()
     sources = [BUSYBOX, tool, kernel.c_driver, Path(__file__)]
-    sources += [file for file in (MODULE, AGENT) if file.exists()]
+    sources += [file for file in (MODULE, TEST_DEVICE, AGENT) if file.exists()]
     archive = WORK / f"{FLAVOUR}-initramfs-{_key(sources)}.cpio"
     if not archive.exists():
         WORK.mkdir(parents=True, exist_ok=True)
@@ -88,6 +88,8 @@ def _populate(root: Path, kernel: Kernel, tool: Path) -> None:
         target = root / DRIVERS[name].lstrip("/")
         target.parent.mkdir(parents=True)
         target.write_bytes(module_bytes(file))
+    if TEST_DEVICE.exists():
+        shutil.copy(TEST_DEVICE, root / "modules")
     if AGENT.exists():
         shutil.copy(AGENT, root / "bin/virtio-mem-agent")
 

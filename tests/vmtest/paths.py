@@ -15,6 +15,7 @@ STOCK = "stock"
 FLAVOUR = os.environ.get("FLAVOUR") or STOCK
 
 MODULE = OUT / FLAVOUR / "virtio_mem.ko"
+TEST_DEVICE = OUT / FLAVOUR / "virtio_mem_test.ko"
 AGENT = OUT / "virtio-mem-agent"
 
 

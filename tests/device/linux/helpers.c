@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the kernel's headers have only as inline functions and macros.
+ */
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "helpers.h"
+
+void *vmem_test_phys_to_virt(u64 addr)
+{
+	return phys_to_virt(addr);
+}
+
+u16 vmem_test_load(const u16 *from)
+{
+	return smp_load_acquire(from);
+}
+
+void vmem_test_store(u16 *to, u16 value)
+{
+	smp_store_release(to, value);
+}
+
+void vmem_test_fill(u64 *to, u64 value, size_t count)
+{
+	memset64(to, value, count);
+}
+
+void vmem_test_cond_resched(void)
+{
+	cond_resched();
+}
+
+static int vmem_test_open(struct inode *inode, struct file *file)
+{
+	struct vmem_test_file *what = inode->i_private;
+
+	return single_open(file, what->show, what);
+}
+
+static ssize_t vmem_test_write(struct file *file, const char __user *from,
+			       size_t len, loff_t *pos)
+{
+	struct vmem_test_file *what = file_inode(file)->i_private;
+	char *text;
+	int err;
+
+	if (!what->write)
+		return -EPERM;
+	if (len > PAGE_SIZE)
+		return -EINVAL;
+	text = memdup_user_nul(from, len);
+	if (IS_ERR(text))
+		return PTR_ERR(text);
+	err = what->write(what, text);
+	kfree(text);
+	return err ?: len;
+}
+
+static const struct file_operations vmem_test_fops = {
+	.owner = THIS_MODULE,
+	.open = vmem_test_open,
+	.read = seq_read,
+	.write = vmem_test_write,
+	.llseek = seq_lseek,
+	.release = single_release,
+};
+
+void vmem_test_create_file(const char *name, struct dentry *dir,
+			   struct vmem_test_file *file)
+{
+	debugfs_create_file(name, 0600, dir, file, &vmem_test_fops);
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers for kernel facilities, with all `unsafe` code: some of the driver's, and what only
+//! a device needs.
+
+#[allow(dead_code)]
+#[path = "../../../rust/linux/bell.rs"]
+pub(crate) mod bell;
+pub(crate) mod control;
+pub(crate) mod hidden;
+#[path = "../../../rust/linux/memory_notifier.rs"]
+pub(crate) mod memory_notifier;
+#[allow(dead_code)]
+#[path = "../../../rust/linux/param.rs"]
+pub(crate) mod param;
+#[path = "../../../rust/linux/raw.rs"]
+mod raw;
+pub(crate) mod ring;
+#[path = "../../../rust/linux/thread.rs"]
+pub(crate) mod thread;
+pub(crate) mod transport;
