@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := $(if $(KDIR),module,all)
 # Each of these is one command with jobs of its own.
 .NOTPARALLEL:
-.PHONY: all help module demo check bench modules kernel agent install lint update clean distclean
+.PHONY: all help module demo check bench fuzz modules testdevice kernel agent install lint update clean distclean
 
 FLAVOUR ?= stock
 prefix ?= /usr/local
@@ -29,17 +29,23 @@ module: ## with KDIR=TREE [MO=DIR]: the module for any prepared Rust-enabled ker
 demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it, shows the agent
 	@tests/enter env PYTHONPATH=tests python3 tests/demo.py
 
-check: modules kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
+check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
 	@tests/run --checks tests/checks $(TESTS)
 
 lint: modules agent ## the checks that boot no guest
 	@tests/run --checks tests/checks --no-guests
+
+fuzz: modules testdevice kernel ## a device that does all it can wrong, for MINUTES=60; SEED=N repeats
+	@tests/enter env PYTHONPATH=tests python3 tests/fuzz.py
 
 bench: modules kernel ## module and C driver side by side, as a table of ratios; ROUNDS=3
 	@tests/enter env PYTHONPATH=tests python3 tests/bench.py
 
 modules: ## out/FLAVOUR/virtio_mem.ko
 	@scripts/build.sh modules $(FLAVOUR)
+
+testdevice: ## out/FLAVOUR/virtio_mem_test.ko, a memory device inside of the guest
+	@scripts/build.sh test-device $(FLAVOUR)
 
 kernel: ## out/FLAVOUR/vmlinuz
 	@scripts/build.sh kernel $(FLAVOUR)

@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""A few minutes of random walks (FUZZ_MINUTES, 3), and walks that have failed once."""
+
+import os
+import time
+
+from vmtest.guest import only_ours
+from vmtest.ktap import main, test
+from vmtest.walk import walk
+
+MINUTES = float(os.environ.get("FUZZ_MINUTES") or 3)
+
+
+@test(limit=60 * MINUTES + 420)
+def random_walk() -> None:
+    only_ours("it has no state to tell")
+    seed = int(os.environ.get("SEED") or time.time())
+    print(f"from seed {seed} on; SEED={seed} repeats it")
+    print(walk(seed, 60 * MINUTES))
+
+
+if __name__ == "__main__":
+    main()

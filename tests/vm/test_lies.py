@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""A device that makes one mistake at a time.
+
+The driver stays alive, says what keeps it, breaks no rule, and meets the request once
+the device is honest again.
+"""
+
+from vmtest.errors import expect, expect_equal
+from vmtest.guest import only_ours
+from vmtest.ktap import main, test
+from vmtest.testdevice import DeviceGuest
+from vmtest.units import MIB
+
+REGION = 512 * MIB
+
+STATES = "it has no state to tell"
+
+# What the device says to each request of a kind, and what the driver makes of it.
+ANSWERS = (
+    ("code=nack", ("waiting", "host-refused")),
+    ("code=busy", ("waiting", "host-busy")),
+    ("code=error", ("waiting", "host-error")),
+    ("code=77", ("waiting", "host-error")),
+    ("code=0xffff", ("waiting", "host-error")),
+    ("len=0", ("waiting", "host-error")),
+    ("len=1", ("waiting", "host-error")),
+)
+
+# The same, for mistakes that do no harm.
+HARMLESS = ("len=9", "len=10", "len=4096", "len=0xffffffff", "state=1", "delay=700")
+
+
+@test(limit=240)
+def wrong_answers() -> None:
+    """Refusals, garbage and answers of wrong lengths, to all requests of a kind."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        guest.settle_at(64 * MIB)
+        for answer, said in ANSWERS:
+            guest.fault(f"kind=plug {answer}")
+            guest.request(256 * MIB)
+            guest.wait_state(*said)
+            guest.honest()
+            guest.converge(256 * MIB)
+            guest.fault(f"kind=unplug {answer}")
+            guest.request(64 * MIB)
+            guest.wait_until(lambda: guest.state()[0] == "waiting", 60, f"{answer} is not noticed")
+            guest.honest()
+            guest.converge(64 * MIB)
+        for answer in HARMLESS:
+            guest.fault(answer)
+            guest.settle_at(256 * MIB)
+            guest.settle_at(64 * MIB)
+            guest.honest()
+
+
+@test(limit=240)
+def done_all_the_same() -> None:
+    """The device does what it says that it does not."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        for answer in ("code=nack", "code=busy", "code=error", "code=77", "len=0"):
+            for kind in ("plug", "unplug"):
+                guest.fault(f"kind={kind} {answer} act times=2")
+            for size in (256, 66, 130, 0):
+                guest.settle_at(size * MIB)
+            guest.honest()
+            guest.expect_obedient()
+        # And when it does not say what it has either.
+        for answer in ("code=error", "code=3000", "state=7", "len=9", "len=2"):
+            guest.settle_at(128 * MIB)
+            guest.fault("kind=plug code=error act times=1")
+            guest.fault(f"kind=state {answer} times=3")
+            guest.settle_at(256 * MIB)
+            guest.settle_at(0)
+            guest.honest()
+            guest.expect_obedient()
+
+
+@test(limit=240)
+def late_answers() -> None:
+    """Answers that come late, or when the driver has gone, or never."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        for kind, size in (("plug", 256), ("unplug", 64)):
+            guest.fault(f"kind={kind} hold times=1")
+            guest.request(size * MIB)
+            guest.wait_state("stalled", "no-answer")
+            expect("no-answer" in guest.dmesg(), "the log does not say so")
+            guest.control("release")
+            guest.converge(size * MIB)
+            guest.honest()
+        for words in ("never times=1", "hold times=1", "twice times=1", "stray times=1"):
+            for kind, size in (("plug", 384), ("unplug", 64)):
+                guest.fault(f"kind={kind} {words}")
+                guest.request(size * MIB)
+                guest.wait_until(lambda: guest.status()["faults"], 30, "no fault")
+                name = guest.unbind()
+                guest.honest()
+                guest.bind(name)
+                guest.converge(size * MIB)
+        guest.expect_obedient()
+
+
+@test(limit=240)
+def gone_in_the_middle() -> None:
+    """The device goes while it is asked, or is torn out; memory in use stays in use."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        guest.settle_at(256 * MIB)
+        with guest.load(640, "--watch") as load:
+            for how in ("", "surprise"):
+                for kind, size in (("plug", 448), ("unplug", 192)):
+                    guest.fault(f"kind={kind} hold")
+                    guest.request(size * MIB)
+                    if kind == "unplug":
+                        load.command("keep 128")
+                    guest.wait_until(lambda: guest.status()["pending"], 60, "no request")
+                    guest.control(f"destroy {how}")
+                    expect_equal(guest.name, "", "bound devices")
+                    load.check()
+                    guest.honest()
+                    guest.control("create")
+                    guest.converge(size * MIB)
+                    load.check()
+                guest.expect_obedient()
+        guest.rmmod()
+        guest.unload()
+        again = f"insmod /modules/virtio_mem_test.ko addr={guest.hidden.start} size={REGION}"
+        guest.sh(f"{again} 2>/dev/null || true")
+        # What is in use cannot be offered.
+        expect("virtio_mem_test" not in guest.sh("lsmod"), "the module takes memory in use")
+
+
+if __name__ == "__main__":
+    main()

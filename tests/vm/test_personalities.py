@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""The manners of four hypervisors, played by a device of our own.
+
+Each part gets a device that is new, in a guest that is not.
+"""
+
+from vmtest.errors import expect, expect_equal
+from vmtest.guest import only_ours
+from vmtest.ktap import main, test
+from vmtest.qemu import DEVICE_MEMORY
+from vmtest.testdevice import DeviceGuest
+from vmtest.units import GIB, MIB
+
+REGION = 768 * MIB
+
+
+def renew(guest: DeviceGuest, setup: str) -> None:
+    """Another device in place of the one that is there, of which nothing may be in use."""
+    if guest.status()["created"]:
+        guest.settle_at(0)
+        guest.wait_blocks(0)
+        guest.control("destroy")
+    guest.control(f"setup {setup}", "create")
+    guest.wait_until(lambda: guest.name, 10, "the device is not bound")
+
+
+def grows_and_shrinks(guest: DeviceGuest) -> None:
+    for size in (132, 516, 4, 300, 768, 64):
+        guest.settle_at(size * MIB)
+    guest.settle_at(0)
+    guest.settle_at(256 * MIB)
+
+
+def keeps_content(guest: DeviceGuest) -> None:
+    """Memory in use is migrated, whatever comes between."""
+    guest.settle_at(512 * MIB)
+    with guest.load(640, "--sparse") as sparse, guest.load(64, seed=2) as dense:
+        guest.request(64 * MIB)
+        guest.bind(guest.unbind())
+        guest.converge(64 * MIB)
+        expect_equal(dense.check(), 64 * 256, "pages of the dense load")
+        guest.settle_at(640 * MIB)
+        guest.rmmod()
+        guest.insmod()
+        guest.request(132 * MIB)
+        guest.rmmod()
+        expect_equal(sparse.check(), 320, "pages of the sparse load")
+        guest.insmod()
+        guest.converge(132 * MIB)
+    guest.expect_obedient()
+
+
+def exhausts(guest: DeviceGuest) -> None:
+    """The whole region, and back to nothing."""
+    guest.settle_at(REGION)
+    guest.settle_at(0)
+    guest.wait_blocks(0)
+
+
+@test(limit=240)
+def qemu() -> None:
+    only_ours("it has no state to tell")
+    with DeviceGuest(f"personality=qemu region_size={REGION}") as guest:
+        grows_and_shrinks(guest)
+        keeps_content(guest)
+        for size in (256, 64):
+            guest.control("migrating on")
+            guest.request(size * MIB)
+            guest.wait_state("waiting", "host-busy")
+            guest.control("migrating off")
+            guest.converge(size * MIB)
+        exhausts(guest)
+
+
+@test(limit=240)
+def cloud_hypervisor() -> None:
+    """Its plugged size drifts away from what is plugged."""
+    only_ours("it has no state to tell")
+    with DeviceGuest(f"personality=cloud-hypervisor region_size={REGION}") as guest:
+        grows_and_shrinks(guest)
+        for kind, size in (("plug", 384), ("unplug", 128), ("plug", 256)):
+            guest.fault(f"kind={kind} code=error act times=1")
+            guest.settle_at(size * MIB)
+            guest.honest()
+        status = guest.status()
+        expect(status["faults"] == 3, f"{status['faults']} faults")
+        expect(status["plugged_size"] != status["plugged"], "its count is right")
+        keeps_content(guest)
+        exhausts(guest)
+
+
+@test(limit=240)
+def firecracker() -> None:
+    """It has no usable region after UNPLUG_ALL, until it is resized."""
+    only_ours("it has no state to tell")
+    with DeviceGuest(f"personality=firecracker region_size={REGION}") as guest:
+        grows_and_shrinks(guest)
+        keeps_content(guest)
+        # Plugged, and not in use: the driver goes while it unplugs, and comes back.
+        guest.settle_at(256 * MIB)
+        guest.fault("kind=unplug code=error never")
+        guest.request(0)
+        guest.wait_state("stalled", "no-answer")
+        name = guest.unbind()
+        guest.wait_blocks(0)
+        guest.honest()
+        guest.request(512 * MIB)
+        guest.bind(name)
+        guest.wait_until(lambda: guest.status()["requests.unplug-all"], 30, "no UNPLUG_ALL")
+        guest.wait_until(lambda: guest.state()[0] in ("waiting", "settled"), 30, "not at rest")
+        guest.settle_at(384 * MIB)
+        exhausts(guest)
+
+
+@test(limit=240)
+def dragonball() -> None:
+    """It refuses requests that cross a multiple of 2 GiB; its blocks have 4 MiB."""
+    only_ours("it has no state to tell")
+    addr = DEVICE_MEMORY + 2 * GIB - 384 * MIB
+    setup = f"personality=dragonball addr={addr} region_size={REGION}"
+    with DeviceGuest(setup, hidden=3 * GIB) as guest:
+        grows_and_shrinks(guest)
+        keeps_content(guest)
+        exhausts(guest)
+        # Neither end of the region is where a memory block begins.
+        renew(guest, f"addr={addr + 20 * MIB} region_size={REGION}")
+        guest.settle_at(256 * MIB)
+        guest.settle_at(0)
+        guest.wait_blocks(0)
+
+
+if __name__ == "__main__":
+    main()
