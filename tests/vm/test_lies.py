@@ -6,6 +6,8 @@ The driver stays alive, says what keeps it, breaks no rule, and meets the reques
 the device is honest again.
 """
 
+import errno
+
 from vmtest.errors import expect, expect_equal
 from vmtest.guest import only_ours
 from vmtest.ktap import main, test
@@ -29,6 +31,32 @@ ANSWERS = (
 
 # The same, for mistakes that do no harm.
 HARMLESS = ("len=9", "len=10", "len=4096", "len=0xffffffff", "state=1", "delay=700")
+
+
+@test(limit=120)
+def the_device_notices() -> None:
+    """What the tests below rely on: memory in use, and a write to unplugged memory, show."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        guest.settle_at(130 * MIB)
+        for what in ("setup region_size=256M", "system-reset"):
+            expect_equal(guest.try_control(what), errno.EBUSY, f"{what}, of a device that is there")
+        guest.rmmod()
+        guest.control("destroy")
+        expect_equal(guest.try_control("system-reset"), errno.EBUSY, "with memory in use")
+        guest.control("create")
+        guest.insmod()
+        guest.settle_at(0)
+        guest.expect_obedient()
+        last = guest.hidden.start + REGION - 8
+        guest.control(f"scribble {last}", "check")
+        expect_equal(guest.status()["violations"], 1, "violations")
+        expect(f"{last:#x}" in guest.violations()[0], f"it says {guest.violations()}")
+        # What else was written there is noticed too, by who plugs it.
+        guest.control(f"scribble {guest.hidden.start + 4096}")
+        guest.settle_at(64 * MIB)
+        expect_equal(guest.status()["violations"], 2, "violations")
+        guest.forgive()
 
 
 @test(limit=240)

@@ -17,6 +17,9 @@ pub(crate) type Show<T> = fn(&T, &mut dyn fmt::Write) -> fmt::Result;
 /// Takes what was written to a file. May sleep.
 pub(crate) type Take<T> = fn(&Arc<T>, &str) -> Result;
 
+/// A file's name, what it says, and what is done with what is written to it.
+pub(crate) type Named<T> = (&'static CStr, Show<T>, Option<Take<T>>);
+
 /// A file.
 ///
 /// # Invariants
@@ -80,17 +83,15 @@ unsafe impl<T: Send + Sync> Sync for Directory<T> {}
 
 impl<T: Send + Sync> Directory<T> {
     /// Creates a directory with these files. May sleep.
-    pub(crate) fn new(
-        name: &CStr,
-        data: &Arc<T>,
-        files: &[(&CStr, Show<T>, Option<Take<T>>)],
-    ) -> Result<Self> {
+    pub(crate) fn new(name: &CStr, data: &Arc<T>, files: &[Named<T>]) -> Result<Self> {
+        type Write = unsafe extern "C" fn(*mut raw::vmem_test_file, *const c_char) -> c_int;
         let mut boxes = KVec::with_capacity(files.len(), GFP_KERNEL)?;
         for (_, show, take) in files {
+            let write: Write = File::<T>::write;
             let file = File {
                 raw: raw::vmem_test_file {
                     show: Some(File::<T>::show),
-                    write: take.map(|_| File::<T>::write as _),
+                    write: take.map(|_| write),
                 },
                 show: *show,
                 take: *take,

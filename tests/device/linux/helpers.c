@@ -16,11 +16,13 @@ void *vmem_test_phys_to_virt(u64 addr)
 
 u16 vmem_test_load(const u16 *from)
 {
+	/* What the other half wrote before it wrote this is seen after it. */
 	return smp_load_acquire(from);
 }
 
 void vmem_test_store(u16 *to, u16 value)
 {
+	/* Pairs with the load of the driver's half, in virtio_ring.c. */
 	smp_store_release(to, value);
 }
 

@@ -7,6 +7,7 @@
 use super::memory_notifier::Event;
 use super::memory_notifier::Listener;
 use super::raw;
+use core::num::NonZeroU64;
 use core::ops::Range;
 use core::ptr::NonNull;
 use kernel::page::PAGE_SIZE;
@@ -31,7 +32,7 @@ const STRETCH: u64 = 1 << 16;
 pub(crate) struct Hidden {
     range: Range<u64>,
     base: NonNull<u64>,
-    memory_block: u64,
+    memory_block: NonZeroU64,
     /// Which memory blocks are online, or on their way there or from there. It is held while pages
     /// are looked at: a memory block's pages do not go away before its bit has been cleared.
     #[pin]
@@ -49,6 +50,7 @@ impl Hidden {
     pub(crate) fn new(range: Range<u64>) -> Result<Arc<Self>> {
         // SAFETY: No preconditions.
         let memory_block = u64::try_from(unsafe { raw::memory_block_size_bytes() })?;
+        let memory_block = NonZeroU64::new(memory_block).ok_or(EINVAL)?;
         let page = PAGE_SIZE as u64;
         let size = range.end.checked_sub(range.start).ok_or(EINVAL)?;
         if size == 0 || range.start % page != 0 || size % page != 0 {
@@ -152,7 +154,9 @@ impl Hidden {
         let mut addr = range.start;
         while addr < range.end {
             let number = addr / self.memory_block;
-            let end = number.saturating_add(1).saturating_mul(self.memory_block);
+            let end = number
+                .saturating_add(1)
+                .saturating_mul(self.memory_block.get());
             let end = end.min(range.end);
             if online.get(number as usize).copied().unwrap_or(false) {
                 while addr < end {
@@ -181,7 +185,7 @@ impl Listener for Hidden {
         };
         let end = start.saturating_add(size);
         let mut blocks = self.online.lock();
-        for number in start / self.memory_block..end.div_ceil(self.memory_block) {
+        for number in start / self.memory_block..=end.saturating_sub(1) / self.memory_block {
             if let Some(place) = blocks.get_mut(number as usize) {
                 *place = online;
             }

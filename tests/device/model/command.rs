@@ -57,6 +57,8 @@ pub enum Command {
     Release,
     /// `honest`: no more faults and lies, nothing held back, no migration.
     Honest,
+    /// `scribble ADDR`: writes to the memory, to see whether that is noticed.
+    Scribble(u64),
     /// `check`: looks whether unplugged memory was written.
     Check,
 }
@@ -190,6 +192,7 @@ impl Command {
             "seed" => Self::Seed(number(words.next()?)?),
             "release" => Self::Release,
             "honest" => Self::Honest,
+            "scribble" => Self::Scribble(number(words.next()?)?),
             "check" => Self::Check,
             _ => return None,
         };

@@ -59,11 +59,22 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// Whether a size or address is a multiple of the block size.
+    fn is_whole(&self, size: u64) -> bool {
+        size & self.block_size.saturating_sub(1) == 0
+    }
+
+    /// The number of the block at an address.
+    fn block_at(&self, addr: u64) -> Option<u32> {
+        let offset = addr.checked_sub(self.addr)?;
+        u32::try_from(offset.checked_div(self.block_size)?).ok()
+    }
+
     /// How many blocks that makes; `None` for what cannot be.
     pub fn blocks(&self) -> Option<u32> {
         let whole = self.block_size.is_power_of_two()
-            && self.addr % self.block_size == 0
-            && self.region_size % self.block_size == 0
+            && self.is_whole(self.addr)
+            && self.is_whole(self.region_size)
             && self.addr.checked_add(self.region_size).is_some();
         let blocks = u32::try_from(self.region_size.checked_div(self.block_size)?).ok()?;
         (whole && blocks > 0).then_some(blocks)
@@ -229,7 +240,7 @@ impl<S: Store> Device<S> {
         let possible = value <= self.setup.region_size;
         let place = match field {
             Field::UsableRegionSize => &mut self.read_usable,
-            Field::RequestedSize if value % self.setup.block_size == 0 => &mut self.read_requested,
+            Field::RequestedSize if self.setup.is_whole(value) => &mut self.read_requested,
             _ => return,
         };
         if possible {
@@ -470,14 +481,13 @@ impl<S: Store> Device<S> {
             self.journal.accuse(Breach::Empty(*request));
             return None;
         }
-        let offset = addr.checked_sub(self.setup.addr);
-        let first = offset.and_then(|o| u32::try_from(o / self.setup.block_size).ok());
+        let first = self.setup.block_at(addr);
         let end = first.and_then(|first| first.checked_add(u32::from(blocks)));
         let (Some(first), Some(end)) = (first, end.filter(|end| *end <= self.blocks.len())) else {
             self.journal.accuse(Breach::OutOfRegion(*request));
             return None;
         };
-        if addr % self.setup.block_size != 0 {
+        if !self.setup.is_whole(addr) {
             self.journal.accuse(Breach::Unaligned(*request));
             return None;
         }
@@ -582,8 +592,7 @@ impl<S: Store> Device<S> {
             Request::Plug { addr, blocks }
             | Request::Unplug { addr, blocks }
             | Request::State { addr, blocks } => {
-                let offset = addr.checked_sub(self.setup.addr)?;
-                let first = u32::try_from(offset / self.setup.block_size).ok()?;
+                let first = self.setup.block_at(addr)?;
                 let end = first.checked_add(u32::from(blocks))?;
                 (end <= self.blocks.len()).then_some(first..end)
             }

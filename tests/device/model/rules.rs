@@ -174,7 +174,8 @@ impl<S: Store> Journal<S> {
     /// The last requests, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         let next = usize::try_from(self.requests).unwrap_or(0) % ENTRIES;
-        let (new, old) = self.entries.split_at(next.saturating_add(1) % ENTRIES);
-        old.iter().chain(new).flatten()
+        let first = next.saturating_add(1);
+        let old = self.entries.iter().skip(first);
+        old.chain(self.entries.iter().take(first)).flatten()
     }
 }
