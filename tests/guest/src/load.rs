@@ -28,6 +28,7 @@ pub(crate) const OPTIONS: &str = "\
   --mib N      how much memory to fill, in MiB (an even number)
   --sparse     then keep one page in each 2 MiB and give the rest back
   --mlock      lock the pages that are kept
+  --modest     leave the processors to others
   --watch      go on checking between commands
   --seed S     a number that the content depends on
 commands: check | keep MIB (free all beyond) | free | quit
@@ -47,6 +48,7 @@ struct Options {
     sparse: bool,
     mlock: bool,
     watch: bool,
+    modest: bool,
     seed: u64,
 }
 
@@ -59,6 +61,7 @@ impl Options {
                 "--seed" => options.seed = args.next()?.parse().ok()?,
                 "--sparse" => options.sparse = true,
                 "--mlock" => options.mlock = true,
+                "--modest" => options.modest = true,
                 "--watch" => options.watch = true,
                 _ => return None,
             }
@@ -244,7 +247,7 @@ fn kept_page(first: usize) -> usize {
     first + (first / PAGES_PER_HUGE).wrapping_mul(167) % PAGES_PER_HUGE
 }
 
-fn report(line: &Value) {
+pub(crate) fn report(line: &Value) {
     println!("{line}");
     // Lost with a broken pipe only, when nobody is left to read it.
     let _ = io::stdout().flush();
@@ -269,6 +272,9 @@ pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
 /// Returns the number of pages found changed.
 fn run(options: &Options) -> io::Result<u64> {
     let start = Instant::now();
+    if options.modest {
+        be_modest()?;
+    }
     let mut load = Load::new(options)?;
     report(&load.state("ready", start));
     loop {
@@ -287,9 +293,21 @@ fn run(options: &Options) -> io::Result<u64> {
     }
 }
 
+/// Leaves the processors to whoever else wants them. khugepaged is as modest, and is
+/// interrupted where RCU waits for it: beside a load that goes before it, it may not
+/// get on for longer than RCU has patience.
+pub(crate) fn be_modest() -> io::Result<()> {
+    // SAFETY: `setpriority` touches no memory; 0 stands for this process.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Whether a command can be read without waiting. The host sends whole lines,
 /// one at a time, so nothing is ever left in the reader's buffer.
-fn input_waits() -> io::Result<bool> {
+pub(crate) fn input_waits() -> io::Result<bool> {
     let mut descriptor = libc::pollfd {
         fd: 0,
         events: libc::POLLIN,

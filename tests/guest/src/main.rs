@@ -4,10 +4,12 @@
 //!
 //! One static binary: as `/init` of an initramfs it brings the guest up and
 //! serves commands from the host over a virtio-serial port; as `vmem-guest load`
-//! it keeps memory in use whose content it can vouch for. `vmem-guest kexec` starts
-//! another kernel, and `vmem-guest vmcore` reads what a crashed one has left.
+//! it keeps memory in use whose content it can vouch for, as `vmem-guest churn` it
+//! keeps changing how it is used. `vmem-guest kexec` starts another kernel, and `vmem-guest vmcore` reads what a crashed one has left.
 
 mod children;
+mod churn;
+mod dice;
 mod init;
 mod kexec;
 mod load;
@@ -19,6 +21,7 @@ mod port;
 mod process;
 mod protocol;
 mod range;
+mod region;
 mod server;
 mod vmcore;
 mod watch;
@@ -37,11 +40,13 @@ fn main() -> ExitCode {
     match args.next().as_deref() {
         Some("init") => init::main(),
         Some("load") => load::main(args),
+        Some("churn") => churn::main(args),
         Some("kexec") => kexec::main(args),
         Some("vmcore") => vmcore::main(args),
         _ => {
             eprintln!("{USAGE}\n       {}", kexec::USAGE);
-            eprintln!("       {}\n{}", vmcore::USAGE, load::OPTIONS);
+            eprintln!("       {}\n       {}", vmcore::USAGE, churn::USAGE);
+            eprintln!("{}", load::OPTIONS);
             ExitCode::from(2)
         }
     }

@@ -14,6 +14,20 @@ pub(crate) const HUGE: usize = 2 << 20;
 /// 64-bit words in a page.
 pub(crate) const WORDS: usize = PAGE / 8;
 
+/// From `linux/mman.h`: make huge pages of small ones now.
+const MADV_COLLAPSE: libc::c_int = 25;
+
+/// How large pages ought to be.
+#[derive(Clone, Copy)]
+pub(crate) enum PageSize {
+    /// New ones small.
+    Small,
+    /// New ones huge.
+    Huge,
+    /// Those that are there huge too, at once.
+    Collapse,
+}
+
 /// An anonymous private mapping, aligned to [`HUGE`].
 pub(crate) struct Mapping {
     start: NonNull<libc::c_void>,
@@ -23,6 +37,14 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Maps `len` bytes, a multiple of [`HUGE`], in pages of [`PAGE`] bytes.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let mapping = Self::reserve(len)?;
+        // With huge pages a single page left in use would keep all of its 2 MiB.
+        mapping.advise(0, len, libc::MADV_NOHUGEPAGE)?;
+        Ok(mapping)
+    }
+
+    /// Maps `len` bytes, in pages of whatever size the kernel chooses.
+    pub(crate) fn reserve(len: usize) -> io::Result<Self> {
         assert!(len > 0 && len % HUGE == 0);
         // SAFETY: A new private mapping at an address of the kernel's choice
         // overlaps nothing.
@@ -41,14 +63,49 @@ impl Mapping {
         }
         let slack = address.align_offset(HUGE);
         // SAFETY: `slack` is less than HUGE, by which the mapping is longer than
-        // `len`: the result lies in the mapping with `len` bytes after it. The
-        // unaligned ends stay mapped, untouched and so without memory.
+        // `len`: the result lies in the mapping with `len` bytes after it.
         let start = unsafe { address.byte_add(slack) };
+        // SAFETY: The two unaligned ends belong to the new mapping, and nobody knows
+        // of them. A length of 0 is refused, which does no harm.
+        unsafe {
+            libc::munmap(address, slack);
+            libc::munmap(start.byte_add(len), HUGE - slack);
+        }
         let start = NonNull::new(start).expect("mmap() never returns address 0 unasked");
-        let mapping = Self { start, len };
-        // With huge pages a single page left in use would keep all of its 2 MiB.
-        mapping.advise(0, len, libc::MADV_NOHUGEPAGE)?;
-        Ok(mapping)
+        Ok(Self { start, len })
+    }
+
+    /// Moves the pages to other addresses, as they are.
+    pub(crate) fn relocate(&mut self) -> io::Result<()> {
+        let target = Self::reserve(self.len)?;
+        // SAFETY: `target` is a mapping of our own of the same length, which nothing
+        // refers to; `&mut self` is the only access to what is moved.
+        let address = unsafe {
+            libc::mremap(
+                self.start.as_ptr(),
+                self.len,
+                self.len,
+                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
+                target.start.as_ptr(),
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // What it was is unmapped by now, and `target` has become what `self` is.
+        self.start = target.start;
+        std::mem::forget(target);
+        Ok(())
+    }
+
+    /// Has the kernel use, or make of what is there, pages of another size.
+    pub(crate) fn resize_pages(&self, how: PageSize) -> io::Result<()> {
+        let advice = match how {
+            PageSize::Small => libc::MADV_NOHUGEPAGE,
+            PageSize::Huge => libc::MADV_HUGEPAGE,
+            PageSize::Collapse => MADV_COLLAPSE,
+        };
+        self.advise(0, self.len, advice)
     }
 
     /// The number of pages.
@@ -123,5 +180,12 @@ impl Mapping {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is ours alone, and nobody can refer to it any more.
+        unsafe { libc::munmap(self.start.as_ptr(), self.len) };
     }
 }

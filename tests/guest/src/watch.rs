@@ -34,7 +34,8 @@ pub(crate) fn await_meminfo(
     }
 }
 
-fn meminfo(key: &str) -> io::Result<u64> {
+/// A value of `/proc/meminfo`, in KiB.
+pub(crate) fn meminfo(key: &str) -> io::Result<u64> {
     fs::read_to_string("/proc/meminfo")?
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
