@@ -10,6 +10,10 @@
 .PHONY: all help module demo check bench fuzz modules testdevice kernel agent install lint update clean distclean
 
 FLAVOUR ?= stock
+# With ALSO=debug, `make check` runs the tests that tests/debug-tests lists on that
+# kernel, too.
+ALSO ?=
+export FLAVOUR
 prefix ?= /usr/local
 CACHE := $(or $(VIRTIO_MEM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-mem)
 
@@ -17,7 +21,8 @@ all: modules agent ## what `make` alone makes: module for the stock kernel, and 
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo '  FLAVOUR=stock     for which kernel; KERNEL=RELEASE takes that one of the archive'
+	@echo '  FLAVOUR=stock     for which kernel: stock, debug, kcsan'
+	@echo '  KERNEL=RELEASE    that stock kernel of the archive instead of the newest'
 	@echo '  MIRROR=URL        Debian mirror, if not that of this machine'
 
 module: ## with KDIR=TREE [MO=DIR]: the module for any prepared Rust-enabled kernel tree
@@ -30,7 +35,9 @@ demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it,
 	@tests/enter env PYTHONPATH=tests python3 tests/demo.py
 
 check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
-	@tests/run --checks tests/checks $(TESTS)
+	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) &&) \
+		FLAVOURS='$(FLAVOUR) $(ALSO)' \
+		tests/run --checks tests/checks $(addprefix --also ,$(ALSO)) $(TESTS)
 
 lint: modules agent ## the checks that boot no guest
 	@tests/run --checks tests/checks --no-guests

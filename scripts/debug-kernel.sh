@@ -45,11 +45,12 @@ configure() {
 	cat "${FRAGMENTS[@]}" | grep '^CONFIG_' | while read -r line; do
 		name=${line%%=*}
 		if [ "${line#*=}" = n ]; then
-			if grep "^$name=" build/.config; then echo "cannot be left out"; false; fi
+			grep "^$name=" build/.config || true
 		else
-			grep -qFx "$line" build/.config || { echo "cannot be had: $line"; false; }
+			grep -qFx "$line" build/.config || echo "$line"
 		fi
-	done
+	done >not-as-wanted
+	[ ! -s not-as-wanted ] || { echo "cannot be had or left out:"; cat not-as-wanted; return 1; }
 }
 
 build() {
