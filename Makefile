@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := $(if $(KDIR),module,all)
 # Each of these is one command with jobs of its own.
 .NOTPARALLEL:
-.PHONY: all help module demo check bench fuzz modules testdevice kernel agent install lint update clean distclean
+.PHONY: all help module demo check bench fuzz soak modules testdevice kernel agent install lint update clean distclean
 
 FLAVOUR ?= stock
 # With ALSO=debug, `make check` runs the tests that tests/debug-tests lists on that
@@ -38,6 +38,10 @@ check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN .
 	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) &&) \
 		FLAVOURS='$(FLAVOUR) $(ALSO)' \
 		tests/run --checks tests/checks $(addprefix --also ,$(ALSO)) $(TESTS)
+
+soak: modules kernel agent ## everything at once, at random, every page checked; MINUTES=30 SEED=N
+	@MINUTES='$(MINUTES)' SEED='$(SEED)' \
+		tests/enter env PYTHONPATH=tests python3 tests/soak.py
 
 lint: modules agent ## the checks that boot no guest
 	@tests/run --checks tests/checks --no-guests

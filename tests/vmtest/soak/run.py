@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A soak from its beginning to its report."""
+
+import threading
+
+from ..guest import Guest
+from ..kernel import StockKernel
+from ..paths import LOGS
+from .report import Report
+from .rounds import Soak
+from .site import flavour
+
+# Seconds between two lines that tell how it goes.
+INTERVAL = 15.0
+
+# As many operations are shown after a failure; all that are known are in a file.
+SHOWN = 25
+
+
+def kernel() -> str:
+    return f"Linux {StockKernel.default().release} ({flavour()})"
+
+
+def soak_for(seconds: float, seed: int) -> Report:
+    """Soaks one guest after the other; returns what was done.
+
+    Whatever goes wrong is raised, with notes that tell what was done last.
+    """
+    report = Report(kernel(), seed)
+    over = threading.Event()
+    threading.Thread(target=show_progress, args=(report, over), daemon=True).start()
+    try:
+        Soak(report, seconds).run()
+    except BaseException as failure:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        report.write_last(LOGS / f"{Guest.log_name}.operations")
+        failure.add_note(report.failed(SHOWN))
+        failure.add_note(f"FLAVOUR={flavour()} SEED={seed} repeats the choices")
+        raise
+    finally:
+        over.set()
+    return report
+
+
+def show_progress(report: Report, over: threading.Event) -> None:
+    while not over.wait(INTERVAL):
+        print(report.progress(), flush=True)
