@@ -32,13 +32,13 @@ def soak_for(seconds: float, seed: int) -> Report:
     try:
         Soak(report, seconds).run()
     except BaseException as failure:
-        LOGS.mkdir(parents=True, exist_ok=True)
-        report.write_last(LOGS / f"{Guest.log_name}.operations")
         failure.add_note(report.failed(SHOWN))
         failure.add_note(f"FLAVOUR={flavour()} SEED={seed} repeats the choices")
         raise
     finally:
         over.set()
+        LOGS.mkdir(parents=True, exist_ok=True)
+        report.write_last(LOGS / f"{Guest.log_name}.operations")
     return report
 
 

@@ -64,6 +64,9 @@ def converge(site: Site, sizes: dict[str, int]) -> None:
         ]
         if progress != last:
             since, last = time.monotonic(), progress
+            for name, v in values.items():
+                state = f"{v.get('state')} ({v.get('reason')}, {v.get('last_error')})"
+                site.report.note(f"{name}: {state}, plugged {mib(int(v.get('plugged_size', 0)))}")
         elif time.monotonic() - since > patience(PATIENCE):
             states = {
                 name: {key: v.get(key) for key in ("state", "reason", "plugged_size", "last_error")}
