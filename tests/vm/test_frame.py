@@ -11,7 +11,7 @@ from vmtest.iomem import Resource, parse_iomem
 from vmtest.ktap import main, test
 from vmtest.memory import MemoryBlock, parse_blocks
 from vmtest.runner import Counts, results_in
-from vmtest.splat import splats, without_crash, without_failed_migrations
+from vmtest.splat import splats, without_crash, without_expendable, without_failed_migrations
 
 SPLATS = """\
 [    1.0] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 x+0x1/0x2
@@ -48,6 +48,13 @@ FAILED_MIGRATION = """\
 [    1.0] Mem-Info:
 """
 
+KILLED = """\
+[    1.0] x invoked oom-killer: gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP), order=0
+[    1.0] Call Trace:
+[    1.0] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=vmem-guest,pid=7,uid=0
+[    1.0] Out of memory: Killed process 7 (vmem-guest) total-vm:1kB, oom_score_adj:1000
+"""
+
 CRASH = """\
 [    9.0] sysrq: Trigger a crash
 [    9.0] Kernel panic - not syncing: sysrq triggered crash
@@ -76,6 +83,10 @@ def tells_splats() -> None:
     expect_equal(splats(without_failed_migrations(FAILED_MIGRATION)), [], "splats")
     other = FAILED_MIGRATION.replace("alloc_migration_target", "vmalloc")
     expect_equal(len(splats(without_failed_migrations(other + SPLATS[0]))), 3, "splats")
+    expect_equal(splats(without_expendable(KILLED)), [], "splats")
+    # One that was not to be killed, before one that was.
+    other = KILLED.replace("oom_score_adj:1000", "oom_score_adj:0")
+    expect_equal(len(splats(without_expendable(other + KILLED))), 4, "splats")
 
 
 @test()
