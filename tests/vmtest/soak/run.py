@@ -4,11 +4,10 @@
 import threading
 
 from ..guest import Guest
-from ..kernel import StockKernel
-from ..paths import LOGS
+from ..kernel import Kernel
+from ..paths import FLAVOUR, LOGS
 from .report import Report
 from .rounds import Soak
-from .site import flavour
 
 # Seconds between two lines that tell how it goes.
 INTERVAL = 15.0
@@ -18,7 +17,7 @@ SHOWN = 25
 
 
 def kernel() -> str:
-    return f"Linux {StockKernel.default().release} ({flavour()})"
+    return f"Linux {Kernel.under_test().release} ({FLAVOUR})"
 
 
 def soak_for(seconds: float, seed: int) -> Report:
@@ -33,7 +32,7 @@ def soak_for(seconds: float, seed: int) -> Report:
         Soak(report, seconds).run()
     except BaseException as failure:
         failure.add_note(report.failed(SHOWN))
-        failure.add_note(f"FLAVOUR={flavour()} SEED={seed} repeats the choices")
+        failure.add_note(f"FLAVOUR={FLAVOUR} SEED={seed} repeats the choices")
         raise
     finally:
         over.set()

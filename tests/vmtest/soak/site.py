@@ -2,27 +2,20 @@
 """What the activities of a round share: the guest, and who may do what when."""
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..guest import Guest
+from ..kernel import SLOWNESS
 from .driver import Harvest
 from .geometry import Geometry
 from .report import Report
 
-# How much longer than by the stock kernel things may take.
-SLOWNESS = {"stock": 1.0, "debug": 6.0}
-
-
-def flavour() -> str:
-    return os.environ.get("FLAVOUR") or "stock"
-
 
 def patience(seconds: float) -> float:
     """How long to wait for what takes some seconds, on the kernel under test."""
-    return seconds * SLOWNESS.get(flavour(), 1.0)
+    return seconds * SLOWNESS
 
 
 class Gate:
