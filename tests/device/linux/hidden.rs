@@ -45,6 +45,21 @@ unsafe impl Send for Hidden {}
 // SAFETY: As above.
 unsafe impl Sync for Hidden {}
 
+/// Whether Linux has any of this as system RAM.
+fn is_added(range: &Range<u64>) -> bool {
+    let size = range.end.saturating_sub(range.start);
+    // SAFETY: No preconditions: looks at the resource tree.
+    let found = unsafe {
+        raw::region_intersects(
+            range.start,
+            size as usize,
+            raw::IORESOURCE_SYSTEM_RAM as c_ulong,
+            raw::IORES_DESC_NONE as c_ulong,
+        )
+    };
+    found != raw::REGION_DISJOINT as c_int
+}
+
 impl Hidden {
     /// Maps the memory, which nobody else may use. May sleep.
     pub(crate) fn new(range: Range<u64>) -> Result<Arc<Self>> {
@@ -56,16 +71,7 @@ impl Hidden {
         if size == 0 || range.start % page != 0 || size % page != 0 {
             return Err(EINVAL);
         }
-        // SAFETY: No preconditions: looks at the resource tree.
-        let found = unsafe {
-            raw::region_intersects(
-                range.start,
-                usize::try_from(size)?,
-                raw::IORESOURCE_SYSTEM_RAM as c_ulong,
-                raw::IORES_DESC_NONE as c_ulong,
-            )
-        };
-        if found != raw::REGION_DISJOINT as c_int {
+        if is_added(&range) {
             return Err(EBUSY);
         }
         let blocks = usize::try_from((range.end / memory_block).saturating_add(1))?;
@@ -197,6 +203,11 @@ impl Listener for Hidden {
 #[pinned_drop]
 impl PinnedDrop for Hidden {
     fn drop(self: Pin<&mut Self>) {
+        if is_added(&self.range) {
+            // To undo a mapping the kernel (`memtype_free`) looks up the pages of what is RAM by
+            // now, as if all of the range was. Better this mapping stays.
+            return;
+        }
         // SAFETY: Mapped by `new`, and used by nobody any more.
         unsafe { raw::memunmap(self.base.as_ptr().cast()) };
     }

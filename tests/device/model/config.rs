@@ -153,7 +153,7 @@ pub fn truth(config: &Config, node: u16, field: Field) -> u64 {
     match field {
         Field::BlockSize => config.block_size,
         // What pads it is nobody's business.
-        Field::Node => u64::from(node) | 0xdead_beef_0bad << 16,
+        Field::Node => u64::from(node) | (0xdead_beef_0bad << 16),
         Field::Addr => config.addr,
         Field::RegionSize => config.region_size,
         Field::UsableRegionSize => config.usable_region_size,
