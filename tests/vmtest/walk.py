@@ -48,6 +48,10 @@ class Report:
     slowest: float = 0.0
     slowest_seed: int = 0
     answers: Counter[str] = field(default_factory=Counter)
+    # Answers that a fault has struck.
+    struck: int = 0
+    violations: int = 0
+    splats: int = 0
 
     def __str__(self) -> str:
         def listed(counter: Counter[str]) -> str:
@@ -57,10 +61,10 @@ class Report:
             (
                 f"episodes: {self.episodes}",
                 f"events: {self.events.total()} ({listed(self.events)})",
-                f"faults in force: {self.faults.total()} ({listed(self.faults)})",
-                f"answers: {listed(self.answers)}",
+                f"faults asked for: {self.faults.total()} ({listed(self.faults)})",
+                f"answers: {listed(self.answers)}; {self.struck} of them struck by a fault",
                 f"longest time to settle: {self.slowest:.1f} s (seed {self.slowest_seed})",
-                "violations: 0, splats: 0",
+                f"violations: {self.violations}, splats: {self.splats}",
             )
         )
 
@@ -263,9 +267,10 @@ class Episode:
         if seconds > self.report.slowest:
             self.report.slowest, self.report.slowest_seed = seconds, self.seed
         expect(load.check() > 0, "nothing was checked")
+        guest.control("check")
+        self.count()
         guest.expect_obedient()
         guest.expect_clean_log()
-        self.count_answers()
         # Nothing is left to the next one.
         guest.request(0)
         self.online_all()
@@ -289,8 +294,11 @@ class Episode:
                 # The driver may be there before.
                 self.guest.try_write(f"{block.sysfs}/state", "online_movable")
 
-    def count_answers(self) -> None:
+    def count(self) -> None:
         status = self.guest.status()
+        self.report.struck = status["faults"]
+        self.report.violations = status["violations"]
+        self.report.splats = len(self.guest.splats())
         self.report.answers = Counter(
             {key[8:]: value for key, value in status.items() if key.startswith("answers.")}
         )
