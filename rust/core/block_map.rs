@@ -168,6 +168,7 @@ pub struct Standing {
 }
 
 /// The map; `W` is the array of words.
+#[cfg_attr(not(MODULE), derive(Clone))]
 pub struct BlockMap<W> {
     geometry: Geometry,
     words: W,

@@ -230,6 +230,7 @@ pub struct Status {
 }
 
 /// The engine; `W` is the storage of its [`BlockMap`].
+#[cfg_attr(not(MODULE), derive(Clone))]
 pub struct Engine<W> {
     map: BlockMap<W>,
     onlining: Onlining,

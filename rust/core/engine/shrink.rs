@@ -86,7 +86,7 @@ const MAX_TAKE: u32 = 8;
 const WHOLE_SHARE: u32 = 4;
 
 /// How far a pass has come: each block is tried once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pass {
     phase: usize,
     /// Which of [`PRICES`] is paid.

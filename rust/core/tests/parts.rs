@@ -2,13 +2,14 @@
 
 //! The core's smaller parts: wire format, geometry, sets, map, backoff, vocabulary.
 
+mod cases;
+mod model;
+
+use model::Model;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use virtio_mem_core::backoff::Backoff;
 use virtio_mem_core::block_map::BlockMap;
-use virtio_mem_core::block_map::Class;
-use virtio_mem_core::block_map::Flags;
-use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::block_set;
 use virtio_mem_core::block_set::BlockSet;
 use virtio_mem_core::effort;
@@ -398,11 +399,7 @@ fn words_are_read_as_they_are_written() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 5 } else { 1_000 },
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(cases::config(if cfg!(miri) { 5 } else { 1_000 }))]
 
     #[test]
     fn a_block_set_is_a_set(limit in 1..20_000_u32,
@@ -434,94 +431,14 @@ proptest! {
         states in prop::collection::vec((0..8_u32, 0..4_u8, any::<bool>(), 0..8_u8), 0..30),
         big in prop_oneof![Just(0), Just(128), Just(256), Just(1024)],
     ) {
-        let big = BigBlocks { force: big != 0, size: big * MIB };
-        let (geometry, _) = Geometry::new(&config(), &limits(), &big).unwrap();
-        let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&geometry)];
-        let mut map = BlockMap::new(geometry, words);
-        let mut plugged = vec![false; geometry.subs() as usize];
+        let mut model = Model::new(big);
         for (start, len, on) in changes {
-            let start = start % geometry.subs();
-            map.set_plugged(start..start + len, on);
-            for bit in plugged.iter_mut().skip(start as usize).take(len as usize) {
-                *bit = on;
-            }
+            model.set_plugged(start, len, on);
         }
         for (number, state, moving, flags) in states {
-            let state = [InLinux::Absent, InLinux::Offline, InLinux::Movable, InLinux::Kernel]
-                [usize::from(state)];
-            map.set_in_linux(number, state, moving);
-            map.set_flags(number % geometry.blocks(), Flags::from_bits_truncate(flags), moving);
-            prop_assert_eq!(map.in_linux(number), state);
-            prop_assert_eq!(map.is_moving(number), moving);
+            model.set_in_linux(number, state, moving);
+            model.set_flags(number, flags, moving);
         }
-        let count = |range: std::ops::Range<u32>| {
-            plugged[range.start as usize..range.end as usize].iter().filter(|p| **p).count() as u32
-        };
-        let all = geometry.subs_per_block();
-        prop_assert_eq!(map.plugged(), count(0..geometry.subs()));
-        let (mut loose, mut offline) = (0, 0);
-        for block in 0..geometry.blocks() {
-            let subs = geometry.subs_of(block);
-            let (flags, mine) = (map.flags(block), count(subs.clone()));
-            let states: Vec<_> = geometry.memory_blocks_of(block).map(|n| map.in_linux(n)).collect();
-            let moves = geometry.memory_blocks_of(block).any(|n| map.is_moving(n));
-            prop_assert_eq!(map.moves(block), moves);
-            offline += states.iter().filter(|state| **state == InLinux::Offline).count() as u32;
-            let state = [InLinux::Kernel, InLinux::Movable, InLinux::Offline]
-                .into_iter()
-                .find(|state| states.contains(state))
-                .unwrap_or(InLinux::Absent);
-            prop_assert_eq!(map.state_of(block), state);
-            prop_assert_eq!(map.plugged_in(block), mine);
-            loose += if state == InLinux::Absent { mine } else { 0 };
-            let idle = !flags.intersects(Flags::HELD | Flags::TRANSIT) && !moves;
-            let class = match (state, mine) {
-                (InLinux::Absent, 0) => Class::Unused,
-                (InLinux::Absent, _) => Class::Loose,
-                (InLinux::Offline, 0) => Class::OfflineEmpty,
-                (InLinux::Movable, 0) => Class::MovableEmpty,
-                (InLinux::Kernel, 0) => Class::KernelEmpty,
-                _ if states.contains(&InLinux::Absent) => Class::Incomplete,
-                (InLinux::Offline, n) if n == all => Class::OfflineFull,
-                (InLinux::Offline, _) => Class::OfflinePartial,
-                (InLinux::Movable, n) if n == all => Class::MovableFull,
-                (InLinux::Movable, _) => Class::MovablePartial,
-                (InLinux::Kernel, n) if n == all => Class::KernelFull,
-                (InLinux::Kernel, _) => Class::KernelPartial,
-            };
-            prop_assert_eq!(map.class(class).contains(block), idle);
-            let wanted =
-                idle && states.contains(&InLinux::Offline) && flags.contains(Flags::WANTED);
-            prop_assert_eq!(map.class(Class::Wanted).contains(block), wanted);
-            let run = map.unplugged_run(block, 5);
-            prop_assert_eq!(run.is_none(), mine == all);
-            if let Some(run) = run {
-                prop_assert!(run.len() <= 5 && run.clone().all(|sub| !plugged[sub as usize]));
-                prop_assert!((subs.start..run.start).all(|sub| plugged[sub as usize]));
-            }
-            let run = map.plugged_run_below(block, subs.end, 5);
-            prop_assert_eq!(run.is_none(), mine == 0);
-            if let Some(run) = run {
-                prop_assert!(run.len() <= 5 && run.clone().all(|sub| plugged[sub as usize]));
-                prop_assert!((run.end..subs.end).all(|sub| !plugged[sub as usize]));
-            }
-        }
-        let standing = map.standing();
-        let whole = standing.movable + standing.kernel + standing.offline + standing.not_added;
-        prop_assert_eq!(whole, map.plugged());
-        prop_assert_eq!(standing.not_added, loose);
-        let in_state = |state| {
-            (0..geometry.blocks())
-                .filter(|block| map.state_of(*block) == state)
-                .map(|block| count(geometry.subs_of(block)))
-                .sum::<u32>()
-        };
-        prop_assert_eq!(standing.movable, in_state(InLinux::Movable));
-        prop_assert_eq!(standing.kernel, in_state(InLinux::Kernel));
-        prop_assert_eq!(standing.offline, in_state(InLinux::Offline));
-        let added = (0..geometry.memory_blocks()).filter(|n| map.in_linux(*n) != InLinux::Absent);
-        prop_assert_eq!(standing.added, added.count() as u32);
-        prop_assert_eq!(map.loose(), loose);
-        prop_assert_eq!(map.offline(), offline);
+        prop_assert_eq!(model.check(), Ok(()));
     }
 }

@@ -5,12 +5,23 @@
 //! Every use of memory is checked as it happens: see [`World::violation`].
 
 #![allow(missing_docs)] // Not an interface.
+#![allow(dead_code)] // No test uses all of it.
 
+mod check;
+mod device;
+pub(crate) mod history;
+mod linux;
+
+pub(crate) use device::Manners;
+pub(crate) use device::Odd;
+pub(crate) use device::MANNERS;
+pub(crate) use linux::Block;
+pub(crate) use linux::Owner;
+pub(crate) use linux::Policy;
 use std::ops::Range;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::InLinux;
-use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Onlining;
@@ -24,9 +35,7 @@ use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Config;
-use virtio_mem_core::wire::Plugged;
 use virtio_mem_core::wire::Request;
-use virtio_mem_core::wire::Response;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const BLOCK: u64 = 16 * MIB;
@@ -35,36 +44,6 @@ pub(crate) const SUB: u64 = 2 * MIB;
 const BRIEF_MS: u64 = 200;
 /// What a memory block costs Linux.
 pub(crate) const METADATA: u64 = BLOCK / 64;
-
-/// Who has a cell: as much memory as a device block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// Nobody: its memory block is not online.
-    Nobody,
-    /// The page allocator; movable content at most.
-    Buddy,
-    /// Somebody who does not let it go.
-    Pinned,
-    /// The driver (PageOffline).
-    Driver,
-}
-
-/// What Linux does with a memory block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Block {
-    Absent,
-    Offline,
-    Movable,
-    Kernel,
-}
-
-/// The default online policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    Offline,
-    Kernel,
-    Movable,
-}
 
 /// Faults, each as the number of times that it is still to happen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,59 +60,11 @@ pub(crate) struct Faults {
     pub(crate) remove_busy: u32,
     /// STATE requests are answered with ERROR.
     pub(crate) mute: u32,
+    pub(crate) take_busy: u32,
+    pub(crate) withdraw_busy: u32,
 }
 
-/// What kind of a device it is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Manners {
-    /// The answer to who asks for too much.
-    pub(crate) too_much: Response,
-    /// Usable region beyond the requested size.
-    pub(crate) slack: u64,
-    /// Requests that cross a multiple of this are refused.
-    pub(crate) boundary: u64,
-    /// After UNPLUG_ALL nothing is usable until the next resize.
-    pub(crate) closes: bool,
-    /// What is done but answered with an error is not counted in the plugged size.
-    pub(crate) miscounts: bool,
-}
-
-/// In the manner of four hypervisors, with their sizes scaled down as memory blocks are here.
-pub(crate) const MANNERS: [Manners; 4] = [
-    // QEMU
-    Manners {
-        too_much: Response::Nack,
-        slack: 2 * BLOCK,
-        boundary: u64::MAX,
-        closes: false,
-        miscounts: false,
-    },
-    // Cloud Hypervisor
-    Manners {
-        too_much: Response::Nack,
-        slack: u64::MAX / 2,
-        boundary: u64::MAX,
-        closes: false,
-        miscounts: true,
-    },
-    // Firecracker
-    Manners {
-        too_much: Response::Error,
-        slack: BLOCK,
-        boundary: u64::MAX,
-        closes: true,
-        miscounts: false,
-    },
-    // Dragonball
-    Manners {
-        too_much: Response::Nack,
-        slack: 2 * BLOCK,
-        boundary: 4 * BLOCK,
-        closes: false,
-        miscounts: false,
-    },
-];
-
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) engine: Engine<Vec<u64>>,
     pub(crate) geometry: Geometry,
@@ -152,6 +83,10 @@ pub(crate) struct World {
     room_then: u64,
     pub(crate) policy: Policy,
     pub(crate) faults: Faults,
+    /// How the next request is answered.
+    pub(crate) odd: Option<Odd>,
+    /// What the device says its config space is.
+    pub(crate) told: Option<Config>,
     pub(crate) now_ms: u64,
     pub(crate) free: u64,
     /// How long it takes to find out that a memory block cannot be emptied.
@@ -179,6 +114,17 @@ impl World {
 
     /// A world of `blocks` memory blocks.
     pub(crate) fn with(blocks: u64, onlining: Onlining, policy: Policy, big: &BigBlocks) -> Self {
+        Self::cut(blocks, onlining, policy, big, SUB)
+    }
+
+    /// The same, with sub-blocks of this size if there are any.
+    pub(crate) fn cut(
+        blocks: u64,
+        onlining: Onlining,
+        policy: Policy,
+        big: &BigBlocks,
+        sub: u64,
+    ) -> Self {
         let region_size = blocks * BLOCK;
         let config = Config {
             block_size: SUB,
@@ -190,7 +136,7 @@ impl World {
         };
         let limits = LinuxLimits {
             memory_block: BLOCK,
-            pageblock: SUB,
+            pageblock: sub,
             first: 0,
             last: u64::MAX >> 8,
             metadata: METADATA,
@@ -216,6 +162,8 @@ impl World {
             room_then: 0,
             policy,
             faults: Faults::default(),
+            odd: None,
+            told: None,
             now_ms: 0,
             free: 1 << 30,
             remove_ms: 0,
@@ -281,14 +229,6 @@ impl World {
         memory_block * size..(memory_block + 1) * size
     }
 
-    fn violate(&mut self, text: String) {
-        self.violation.get_or_insert(text);
-    }
-
-    pub(crate) fn plugged(&self) -> u64 {
-        self.device.iter().filter(|plugged| **plugged).count() as u64 * SUB
-    }
-
     pub(crate) fn around(&self) -> Surroundings {
         Surroundings {
             now_ms: self.now_ms,
@@ -347,18 +287,6 @@ impl World {
         }
     }
 
-    /// The device changes its mind by itself, about the sub-block that a cell is in.
-    pub(crate) fn change_mind(&mut self, cell: usize) {
-        let sub = cell as u32 / (self.geometry.sub_size() / SUB) as u32;
-        let cells = self.cells(&(sub..sub + 1));
-        if cells.end as u64 * SUB > self.config.usable_region_size {
-            return;
-        }
-        let plugged = !self.device[cell];
-        self.device[cells].fill(plugged);
-        self.doubt = true;
-    }
-
     /// Runs until there is nothing to do or `limit` steps were taken; returns the steps.
     pub(crate) fn run(&mut self, limit: u32) -> u32 {
         for steps in 0..limit {
@@ -378,7 +306,7 @@ impl World {
         match step {
             Step::ReadConfig => {
                 self.config.plugged_size = self.plugged().wrapping_add(self.drift);
-                Outcome::Config(self.config)
+                Outcome::Config(self.told.unwrap_or(self.config))
             }
             Step::Send(request) => {
                 // Through the wire, as in life.
@@ -407,273 +335,10 @@ impl World {
                 }
                 outcome
             }
-            Step::Take { subs } => {
-                let cells = self.cells(subs);
-                for cell in cells.clone() {
-                    match self.owner[cell] {
-                        Owner::Buddy => {}
-                        Owner::Pinned => return Outcome::Failed(Failure::Busy),
-                        other => self.violate(format!("took cell {cell} from {other:?}")),
-                    }
-                }
-                self.owner[cells].fill(Owner::Driver);
-                Outcome::Done
-            }
-            Step::Withdraw { subs } => {
-                let cells = self.cells(subs);
-                if self.owner[cells.clone()].contains(&Owner::Pinned) {
-                    return Outcome::Failed(Failure::Busy);
-                }
-                self.owner[cells].fill(Owner::Driver);
-                Outcome::Done
-            }
-            Step::Give { subs } => {
-                for cell in self.cells(subs) {
-                    if self.owner[cell] != Owner::Driver {
-                        self.violate(format!("gave cell {cell} of {:?}", self.owner[cell]));
-                    }
-                    self.owner[cell] = Owner::Buddy;
-                }
-                Outcome::Done
-            }
+            Step::Take { subs } => self.take(subs),
+            Step::Withdraw { subs } => self.withdraw(subs),
+            Step::Give { subs } => self.give(subs),
             Step::Wait { .. } => unreachable!("never begun"),
-        }
-    }
-
-    fn answer(&mut self, request: Request) -> Response {
-        self.requests += 1;
-        let range = |addr: u64, blocks: u16| {
-            let first = ((addr - self.config.addr) / SUB) as usize;
-            first..first + usize::from(blocks)
-        };
-        let mut size = 0;
-        if let Request::Plug { addr, blocks } | Request::Unplug { addr, blocks } = request {
-            size = u64::from(blocks) * SUB;
-            let (first, last) = (addr, addr + size - 1);
-            if first / self.manners.boundary != last / self.manners.boundary {
-                return Response::Nack;
-            }
-        }
-        match request {
-            Request::Plug { addr, blocks } => {
-                let range = range(addr, blocks);
-                if take(&mut self.faults.busy) {
-                    return Response::Busy;
-                }
-                if take(&mut self.faults.nack) {
-                    return Response::Nack;
-                }
-                if take(&mut self.faults.error) {
-                    return Response::Error;
-                }
-                let wanted = self.engine.config().requested_size;
-                if self.engine.plugged_size() + size > wanted {
-                    self.violate(format!("asked for {range:?} beyond {wanted}"));
-                }
-                let end = addr + size;
-                if end > self.config.addr + self.config.usable_region_size
-                    || self.plugged() + size > self.config.requested_size
-                {
-                    return self.manners.too_much;
-                }
-                if self.device[range.clone()].contains(&true) {
-                    if !self.doubt {
-                        self.violate(format!("plugged {range:?} twice"));
-                    }
-                    return Response::Error;
-                }
-                self.device[range].fill(true);
-            }
-            Request::Unplug { addr, blocks } => {
-                let range = range(addr, blocks);
-                if take(&mut self.faults.busy) {
-                    return Response::Busy;
-                }
-                if take(&mut self.faults.error) {
-                    return Response::Error;
-                }
-                for cell in range.clone() {
-                    if !matches!(self.owner[cell], Owner::Nobody | Owner::Driver) {
-                        let owner = self.owner[cell];
-                        self.violate(format!("unplugged cell {cell} of {owner:?}"));
-                    }
-                    if !self.device[cell] {
-                        if !self.doubt {
-                            self.violate(format!("unplugged cell {cell} twice"));
-                        }
-                        return Response::Error;
-                    }
-                }
-                self.device[range].fill(false);
-            }
-            Request::UnplugAll => {
-                if take(&mut self.faults.busy) {
-                    return Response::Busy;
-                }
-                if self.owner.iter().any(|owner| *owner != Owner::Nobody) {
-                    self.violate("UNPLUG_ALL while memory is in use".into());
-                }
-                self.device.fill(false);
-                if self.manners.closes {
-                    self.config.usable_region_size = 0;
-                }
-            }
-            Request::State { addr, blocks } => {
-                if take(&mut self.faults.mute) {
-                    self.doubt = true;
-                    return Response::Error;
-                }
-                let range = range(addr, blocks);
-                let states = &self.device[range];
-                return Response::State(match (states.contains(&true), states.contains(&false)) {
-                    (true, true) => Plugged::Mixed,
-                    (true, false) => Plugged::All,
-                    _ => Plugged::None,
-                });
-            }
-        }
-        if take(&mut self.faults.lie) {
-            if self.manners.miscounts {
-                self.drift = match request {
-                    Request::Plug { .. } => self.drift.wrapping_sub(size),
-                    _ => self.drift.wrapping_add(size),
-                };
-            }
-            return if self.faults.lie % 2 == 0 {
-                Response::Error
-            } else {
-                Response::Garbled
-            };
-        }
-        Response::Ack
-    }
-
-    fn add(&mut self, block: usize) -> Outcome {
-        if take(&mut self.faults.add_no_memory) {
-            return Outcome::Failed(Failure::NoMemory);
-        }
-        if take(&mut self.faults.add_refused) {
-            return Outcome::Failed(Failure::Refused);
-        }
-        if self.room_then < METADATA {
-            self.violate(format!(
-                "added block {block} without memory for its metadata"
-            ));
-        }
-        self.metadata_room = self.metadata_room.saturating_sub(METADATA);
-        if self.blocks[block] != Block::Absent {
-            self.violate(format!("added block {block} twice"));
-        }
-        self.blocks[block] = Block::Offline;
-        match self.policy {
-            Policy::Offline => false,
-            Policy::Kernel => self.online(block, false),
-            Policy::Movable => self.online(block, true),
-        };
-        Outcome::Done
-    }
-
-    /// Brings a memory block online, by anybody's hand.
-    pub(crate) fn online(&mut self, block: usize, movable: bool) -> bool {
-        if self.blocks[block] != Block::Offline {
-            return false;
-        }
-        let number = block as u32;
-        if self.engine.going_online(number, movable) != Verdict::Allow {
-            self.engine.cancel_online(number);
-            return false;
-        }
-        for cell in self.cells_of(block) {
-            let sub = self
-                .geometry
-                .sub_at(self.config.addr + cell as u64 * SUB)
-                .unwrap();
-            let (plugged, _) = self.engine.same_from(sub, sub + 1);
-            self.owner[cell] = if plugged { Owner::Buddy } else { Owner::Driver };
-        }
-        self.blocks[block] = if movable {
-            Block::Movable
-        } else {
-            Block::Kernel
-        };
-        self.engine.online(number, movable);
-        self.check();
-        true
-    }
-
-    /// Takes a memory block offline, by anybody's hand.
-    pub(crate) fn offline(&mut self, block: usize) -> bool {
-        if !matches!(self.blocks[block], Block::Movable | Block::Kernel) {
-            return false;
-        }
-        let number = block as u32;
-        let allowed = self.engine.going_offline(number) == Verdict::Allow;
-        let cells = self.cells_of(block);
-        if !allowed || self.owner[cells.clone()].contains(&Owner::Pinned) {
-            let moved = self.engine.cancel_offline(number);
-            assert_eq!(moved, allowed);
-            return false;
-        }
-        self.owner[cells].fill(Owner::Nobody);
-        self.blocks[block] = Block::Offline;
-        self.engine.offline(number);
-        true
-    }
-
-    /// All or none: those that went offline come online again if another cannot.
-    fn remove(&mut self, numbers: &Range<u32>) -> Outcome {
-        if take(&mut self.faults.remove_busy) {
-            return Outcome::Failed(Failure::Busy);
-        }
-        let blocks = numbers.start as usize..numbers.end as usize;
-        let mut undo = Vec::new();
-        for block in blocks.clone() {
-            let before = self.blocks[block];
-            if before == Block::Absent {
-                self.violate(format!("removed block {block} twice"));
-            }
-            if before == Block::Offline {
-                continue;
-            }
-            if !self.offline(block) {
-                self.now_ms += self.remove_ms;
-                for (block, before) in undo {
-                    self.online(block, before == Block::Movable);
-                }
-                return Outcome::Failed(Failure::Interrupted);
-            }
-            undo.push((block, before));
-        }
-        for block in blocks {
-            self.blocks[block] = Block::Absent;
-            self.metadata_room = self.metadata_room.saturating_add(METADATA);
-        }
-        Outcome::Done
-    }
-
-    /// Whether Linux uses memory that is not plugged.
-    pub(crate) fn uses_unplugged(&self) -> Option<usize> {
-        let used = |cell: &usize| matches!(self.owner[*cell], Owner::Buddy | Owner::Pinned);
-        (0..self.device.len()).find(|cell| used(cell) && !self.device[*cell])
-    }
-
-    /// What must hold after every step.
-    pub(crate) fn check(&mut self) {
-        if self.doubt {
-            return;
-        }
-        if let Some(cell) = self.uses_unplugged() {
-            self.violate(format!("cell {cell} is unplugged and in use"));
-        }
-        for sub in 0..self.geometry.subs() {
-            let map = self.engine.map();
-            let block = self.geometry.block_of(sub);
-            // A held block may be in doubt: the device is being asked.
-            let held = map.flags(block).contains(Flags::HELD) || self.engine.is_taking_over();
-            let plugged = self.device[self.cells(&(sub..sub + 1))].contains(&true);
-            if map.is_plugged(sub) && !plugged && !held && self.step.is_none() {
-                self.violate(format!("sub-block {sub} is unplugged but believed plugged"));
-            }
         }
     }
 }

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Linux: memory blocks that are added, go online and offline and are removed, by anybody's hand.
+
+use super::take;
+use super::World;
+use super::METADATA;
+use super::SUB;
+use std::ops::Range;
+use virtio_mem_core::engine::notify::Verdict;
+use virtio_mem_core::engine::Failure;
+use virtio_mem_core::engine::Outcome;
+
+/// Who has a cell: as much memory as a device block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody: its memory block is not online.
+    Nobody,
+    /// The page allocator; movable content at most.
+    Buddy,
+    /// Somebody who does not let it go.
+    Pinned,
+    /// The driver (PageOffline).
+    Driver,
+}
+
+/// What Linux does with a memory block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Block {
+    Absent,
+    Offline,
+    Movable,
+    Kernel,
+}
+
+/// The default online policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Offline,
+    Kernel,
+    Movable,
+}
+
+impl World {
+    pub(super) fn add(&mut self, block: usize) -> Outcome {
+        if take(&mut self.faults.add_no_memory) {
+            return Outcome::Failed(Failure::NoMemory);
+        }
+        if take(&mut self.faults.add_refused) {
+            return Outcome::Failed(Failure::Refused);
+        }
+        if self.room_then < METADATA {
+            self.violate(format!(
+                "added block {block} without memory for its metadata"
+            ));
+        }
+        self.metadata_room = self.metadata_room.saturating_sub(METADATA);
+        if self.blocks[block] != Block::Absent {
+            self.violate(format!("added block {block} twice"));
+        }
+        self.blocks[block] = Block::Offline;
+        match self.policy {
+            Policy::Offline => false,
+            Policy::Kernel => self.online(block, false),
+            Policy::Movable => self.online(block, true),
+        };
+        Outcome::Done
+    }
+
+    /// Brings a memory block online, by anybody's hand.
+    pub(crate) fn online(&mut self, block: usize, movable: bool) -> bool {
+        if self.blocks[block] != Block::Offline {
+            return false;
+        }
+        let number = block as u32;
+        if self.engine.going_online(number, movable) != Verdict::Allow {
+            self.engine.cancel_online(number);
+            return false;
+        }
+        for cell in self.cells_of(block) {
+            let sub = self
+                .geometry
+                .sub_at(self.config.addr + cell as u64 * SUB)
+                .unwrap();
+            let (plugged, _) = self.engine.same_from(sub, sub + 1);
+            self.owner[cell] = if plugged { Owner::Buddy } else { Owner::Driver };
+        }
+        self.blocks[block] = if movable {
+            Block::Movable
+        } else {
+            Block::Kernel
+        };
+        self.engine.online(number, movable);
+        self.check();
+        true
+    }
+
+    /// Takes a memory block offline, by anybody's hand.
+    pub(crate) fn offline(&mut self, block: usize) -> bool {
+        if !matches!(self.blocks[block], Block::Movable | Block::Kernel) {
+            return false;
+        }
+        let number = block as u32;
+        let allowed = self.engine.going_offline(number) == Verdict::Allow;
+        let cells = self.cells_of(block);
+        if !allowed || self.owner[cells.clone()].contains(&Owner::Pinned) {
+            let moved = self.engine.cancel_offline(number);
+            assert_eq!(moved, allowed);
+            return false;
+        }
+        self.owner[cells].fill(Owner::Nobody);
+        self.blocks[block] = Block::Offline;
+        self.engine.offline(number);
+        true
+    }
+
+    /// All or none: those that went offline come online again if another cannot.
+    pub(super) fn remove(&mut self, numbers: &Range<u32>) -> Outcome {
+        if take(&mut self.faults.remove_busy) {
+            return Outcome::Failed(Failure::Busy);
+        }
+        let blocks = numbers.start as usize..numbers.end as usize;
+        let mut undo = Vec::new();
+        for block in blocks.clone() {
+            let before = self.blocks[block];
+            if before == Block::Absent {
+                self.violate(format!("removed block {block} twice"));
+            }
+            if before == Block::Offline {
+                continue;
+            }
+            if !self.offline(block) {
+                self.now_ms += self.remove_ms;
+                for (block, before) in undo {
+                    self.online(block, before == Block::Movable);
+                }
+                return Outcome::Failed(Failure::Interrupted);
+            }
+            undo.push((block, before));
+        }
+        for block in blocks {
+            self.blocks[block] = Block::Absent;
+            self.metadata_room = self.metadata_room.saturating_add(METADATA);
+        }
+        Outcome::Done
+    }
+
+    /// Takes sub-blocks out of the page allocator.
+    pub(super) fn take(&mut self, subs: &Range<u32>) -> Outcome {
+        if take(&mut self.faults.take_busy) {
+            return Outcome::Failed(Failure::Busy);
+        }
+        let cells = self.cells(subs);
+        for cell in cells.clone() {
+            match self.owner[cell] {
+                Owner::Buddy => {}
+                Owner::Pinned => return Outcome::Failed(Failure::Busy),
+                other => self.violate(format!("took cell {cell} from {other:?}")),
+            }
+        }
+        self.owner[cells].fill(Owner::Driver);
+        Outcome::Done
+    }
+
+    /// Takes sub-blocks out of use that the device does not have.
+    pub(super) fn withdraw(&mut self, subs: &Range<u32>) -> Outcome {
+        if take(&mut self.faults.withdraw_busy) {
+            return Outcome::Failed(Failure::Busy);
+        }
+        let cells = self.cells(subs);
+        if self.owner[cells.clone()].contains(&Owner::Pinned) {
+            return Outcome::Failed(Failure::Busy);
+        }
+        self.owner[cells].fill(Owner::Driver);
+        Outcome::Done
+    }
+
+    /// Hands sub-blocks to the page allocator.
+    pub(super) fn give(&mut self, subs: &Range<u32>) -> Outcome {
+        for cell in self.cells(subs) {
+            if self.owner[cell] != Owner::Driver {
+                self.violate(format!("gave cell {cell} of {:?}", self.owner[cell]));
+            }
+            self.owner[cell] = Owner::Buddy;
+        }
+        Outcome::Done
+    }
+}
