@@ -28,9 +28,9 @@ fi
 DEST=$2
 [ -e "$DEST/.complete" ] && exit
 LOG=$CACHE/logs/kernel-$FLAVOUR.log
-rm -rf --one-file-system "$DEST"
+# What an interrupted build has left is gone on with.
 mkdir -p "$DEST/build"
-ln -s "$STOCK/linux" "$DEST/linux"
+ln -sfn "$STOCK/linux" "$DEST/linux"
 cd "$DEST"
 
 # clang, because only with it can Rust and KASAN be had together.
