@@ -2,7 +2,6 @@
 """The guests' only file system: busybox, our tool, modules, the agent."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -105,9 +104,10 @@ def _populate(root: Path, kernel: Kernel, tool: Path) -> None:
 
 def _pack(root: Path, archive: Path, before: bytes = b"") -> None:
     files = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
-    # Never seen half written, not even by another run at the same time.
-    unfinished = archive.with_suffix(f".{os.getpid()}")
-    with unfinished.open("wb") as output:
+    # Never seen half written, not even by another run at the same time, which may have
+    # the same process ID in its own namespace.
+    with tempfile.NamedTemporaryFile(dir=archive.parent, delete=False) as output:
+        unfinished = Path(output.name)
         output.write(before)
         output.flush()
         subprocess.run(

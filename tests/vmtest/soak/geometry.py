@@ -8,6 +8,9 @@ from ..guest import Guest
 from ..qemu import MemDevice
 from ..units import GIB, MIB, mib
 
+# The most to ask for in all, so that the guest has memory for what it has to know of
+# its memory.
+MOST = 2560 * MIB
 
 # Two emulated processors do the work of ten, beside other guests on the same machine.
 CMDLINE = "rcupdate.rcu_cpu_stall_timeout=60"
@@ -23,6 +26,11 @@ class Geometry:
     parameters: str = ""
     # The guest's own policy; ours is to bring memory online as movable.
     policy: str | None = None
+
+    def most(self, device: MemDevice) -> int:
+        """The largest size to ask a device for."""
+        size = min(device.size, MOST // len(self.devices))
+        return size // device.block_size * device.block_size
 
     @property
     def movable(self) -> bool:

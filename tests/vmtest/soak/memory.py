@@ -6,7 +6,7 @@ import time
 from ..guest import Guest
 from ..memory import MemoryBlock
 from ..qemu import MemDevice
-from ..units import MIB, mib
+from ..units import mib
 from .activity import Activity, attempt
 from .site import Site
 
@@ -18,9 +18,6 @@ FIRST = 1000
 
 ENOMEM, EBUSY = -12, -16
 
-# In all, so that the guest has memory for what it has to know of its memory.
-MOST = 2560 * MIB
-
 
 class Resize(Activity):
     """The host asks for some size or other, now and then for several in a row."""
@@ -29,7 +26,7 @@ class Resize(Activity):
     pause = (0.3, 4.0)
 
     def size(self, device: MemDevice) -> int:
-        most = min(device.size, MOST // len(self.site.geometry.devices))
+        most = self.site.geometry.most(device)
         size = self.dice.choice(
             (
                 0,

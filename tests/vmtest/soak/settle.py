@@ -9,7 +9,7 @@ from ..errors import TestFailure, expect, expect_equal
 from ..qemu import MemDevice
 from ..units import MIB, mib
 from .driver import Shown, shown
-from .memory import MOST, bring_online
+from .memory import bring_online
 from .site import Site, patience
 
 # Seconds without any progress.
@@ -31,7 +31,7 @@ def settle(site: Site, dice: random.Random) -> None:
     """Asks for something that can be had, and waits until it is there."""
     sizes = {}
     for device in site.geometry.devices:
-        most = min(device.size, MOST // len(site.geometry.devices))
+        most = site.geometry.most(device)
         sizes[device.name] = dice.choice((0, dice.randrange(0, most + 1, device.block_size), most))
     for name, size in sizes.items():
         site.guest.request(size, name)
