@@ -88,7 +88,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if merged.check_request().is_err() {
             return;
         }
-        let old = self.config.plugged_size;
+        let old = self.config;
         let resized = merged.requested_size != self.config.requested_size;
         let changed = resized || merged.usable_region_size != self.config.usable_region_size;
         self.config = merged;
@@ -100,7 +100,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.linux.reset();
             self.start_over();
         }
-        self.compare_sizes(old);
+        self.compare_sizes(&old);
     }
 
     fn unplugged_all(&mut self, response: Response, around: &Surroundings) {

@@ -15,6 +15,7 @@ use super::Engine;
 use super::Failure;
 use super::Surroundings;
 use crate::block_map::InLinux;
+use crate::wire::Config;
 use crate::wire::Plugged;
 use crate::wire::Response;
 use core::ops::DerefMut;
@@ -97,12 +98,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The config space has been read, with no request under way: does the device have as much as
-    /// the map says? `old` is the plugged size that was read before.
-    pub(super) fn compare_sizes(&mut self, old: u64) {
+    /// the map says? `old` is what was read before.
+    pub(super) fn compare_sizes(&mut self, old: &Config) {
+        // The difference may be where the device could not be asked the last time.
+        let more = self.drift != 0 && self.config.usable_region_size > old.usable_region_size;
         let due = match self.audit {
             // What was told so far may be out of date.
-            Some(_) => self.config.plugged_size != old,
-            None => !self.unplug_all && self.current_drift() != self.drift,
+            Some(_) => self.config.plugged_size != old.plugged_size,
+            None => !self.unplug_all && (more || self.current_drift() != self.drift),
         };
         if due {
             self.audit_all();

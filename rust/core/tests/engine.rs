@@ -679,6 +679,22 @@ fn a_device_that_counts_wrong_is_asked_once() {
 }
 
 #[test]
+fn what_could_not_be_asked_about_is_asked_when_it_can_be() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    world.manners = MANNERS[2];
+    resize(&mut world, BLOCK);
+    // The device starts anew: nothing is plugged, and nothing usable until the next resize.
+    world.device.fill(false);
+    world.config.usable_region_size = 0;
+    world.doubt = true;
+    world.engine.config_changed();
+    world.run(200);
+    assert_eq!(world.uses_unplugged(), Some(0));
+    resize(&mut world, 2 * BLOCK);
+    assert_eq!(world.uses_unplugged(), None);
+}
+
+#[test]
 fn follows_devices_of_every_kind() {
     for manners in MANNERS {
         for policy in [Policy::Offline, Policy::Kernel] {

@@ -99,7 +99,21 @@ impl World {
         if odd.acts {
             self.answer_honestly(request);
         }
-        Response::decode(request, &odd.bytes, odd.written)
+        let answer = Response::decode(request, &odd.bytes, odd.written);
+        match request {
+            // Whoever says that something is plugged which it says is not usable cannot be helped:
+            // about that it can not even be asked.
+            Request::Plug { addr, blocks } | Request::State { addr, blocks }
+                if matches!(answer, Response::Ack | Response::State(_)) =>
+            {
+                let end = addr + u64::from(blocks) * SUB;
+                if end > self.config.addr + self.config.usable_region_size {
+                    return Response::Error;
+                }
+            }
+            _ => {}
+        }
+        answer
     }
 
     fn answer_honestly(&mut self, request: Request) -> Response {
