@@ -166,6 +166,7 @@ fn vsock_address(text: &str) -> Result<(u32, u32), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::target;
     use clap::CommandFactory;
 
     #[test]
@@ -188,5 +189,52 @@ mod tests {
         ] {
             assert!(vsock_address(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn any_command_line() {
+        let words = [
+            "status",
+            "watch",
+            "wait",
+            "metrics",
+            "report",
+            "doctor",
+            "--json",
+            "--bytes",
+            "--timeout",
+            "--interval",
+            "--at-least",
+            "--settled",
+            "--listen",
+            "--port",
+            "--vsock",
+            "1G",
+            "5s",
+            "1h 3m",
+            "2:1024",
+            "127.0.0.1:9",
+            "--root",
+            "/x",
+            "virtio0",
+            "--wide",
+            "99999999999999999999s",
+            "18446744073709551615",
+            "-",
+            "--",
+            "=",
+            "",
+        ];
+        target("any_command_line", 12, |bytes| {
+            let args = bytes
+                .iter()
+                .map(|byte| words[usize::from(*byte) % words.len()]);
+            // Refused or taken, at no great length.
+            if let Err(error) = Cli::try_parse_from(std::iter::once("agent").chain(args)) {
+                assert!(error.to_string().len() < 64 << 10);
+            }
+            let text = String::from_utf8_lossy(bytes);
+            let _ = (vsock_address(&text), interval(&text));
+        });
     }
 }

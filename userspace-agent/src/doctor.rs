@@ -248,6 +248,10 @@ fn failure(error: &Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::target;
+    use crate::fuzz::Numbers;
+    use crate::table;
+    use crate::table::Look;
     use proptest::collection;
     use proptest::prelude::*;
     use proptest::sample;
@@ -357,5 +361,58 @@ mod tests {
                 "etc/udev/rules.d/80-new.rules".into(),
             ])
             .collect()
+    }
+
+    // Whatever stands in several files at once, numbers of any size above all.
+    #[test]
+    fn any_machine() {
+        let files = files();
+        target("any_machine", 200, |bytes| {
+            let tree = Tree::busy();
+            let mut numbers = Numbers(bytes);
+            for _ in 0..=numbers.byte() % 4 {
+                let file = &files[usize::from(numbers.byte()) % files.len()];
+                let content = match numbers.byte() % 4 {
+                    0 => format!("{}\n", numbers.next()).into_bytes(),
+                    1 => format!("{:x}\n", numbers.next()).into_bytes(),
+                    2 => {
+                        let (start, last) = (numbers.next(), numbers.next());
+                        format!("{start:x}-{last:x} : virtio0\n").into_bytes()
+                    }
+                    _ => {
+                        let length = usize::from(numbers.byte());
+                        let length = length.min(numbers.0.len());
+                        let (content, rest) = numbers.0.split_at(length);
+                        numbers.0 = rest;
+                        content.to_vec()
+                    }
+                };
+                tree.write(file, content);
+            }
+            let mut findings = tree.findings();
+            findings.sort();
+            let text = render::findings(&findings.list);
+            assert!(
+                text.chars().all(|c| c == '\n' || !c.is_control()),
+                "{text:?}"
+            );
+            assert!(text.len() < 64 << 10, "{}", text.len());
+
+            let collected = collect::collect(&Root::new(tree.path("")), None);
+            assert!(serde_json::to_string(&collected.status).is_ok());
+            for wide in [false, true] {
+                let look = Look {
+                    wide,
+                    bars: true,
+                    ..Look::default()
+                };
+                let text = table::render(&collected.status.devices, look);
+                assert!(
+                    text.chars().all(|c| c == '\n' || !c.is_control()),
+                    "{text:?}"
+                );
+                assert!(text.len() < 64 << 10, "{}", text.len());
+            }
+        });
     }
 }

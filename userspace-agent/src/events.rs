@@ -251,6 +251,8 @@ fn concerns(message: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::target;
+    use crate::fuzz::text_of;
 
     #[test]
     fn uevents_of_interest() {
@@ -294,5 +296,27 @@ mod tests {
         let (start, timeout) = (Instant::now(), Duration::from_millis(120));
         assert_eq!(events.wait(&armed, timeout).unwrap(), Woken::Look);
         assert!(start.elapsed() >= timeout);
+    }
+
+    #[test]
+    fn any_uevent() {
+        target("any_uevent", 256, |bytes| {
+            let text = text_of(
+                bytes,
+                &[
+                    "\0",
+                    "SUBSYSTEM=",
+                    "virtio",
+                    "memory",
+                    "SUBSYSTEM=memory",
+                    "\0SUBSYSTEM=virtio\0",
+                ],
+            );
+            let fields: Vec<_> = text.split('\0').collect();
+            let expected =
+                fields.contains(&"SUBSYSTEM=virtio") || fields.contains(&"SUBSYSTEM=memory");
+            assert_eq!(concerns(text.as_bytes()), expected);
+            concerns(bytes);
+        });
     }
 }

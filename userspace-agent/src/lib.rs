@@ -25,6 +25,8 @@ mod doctor;
 mod error;
 mod events;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod iomem;
 mod memory_blocks;
 mod metrics;

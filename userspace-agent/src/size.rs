@@ -70,6 +70,8 @@ impl FromStr for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::target;
+    use crate::fuzz::text_of;
     use proptest::prelude::*;
 
     #[test]
@@ -132,5 +134,38 @@ mod tests {
 
             prop_assert_eq!(number.parse::<u64>().unwrap() << shift, bytes);
         }
+    }
+
+    #[test]
+    fn any_size() {
+        target("any_size", 24, |bytes| {
+            let text = text_of(
+                bytes,
+                &[
+                    "1",
+                    "0",
+                    "9",
+                    " ",
+                    "K",
+                    "MiB",
+                    "g",
+                    "TiB",
+                    "E",
+                    "B",
+                    "18446744073709551615",
+                    "+",
+                    "-",
+                    ".",
+                ],
+            );
+            if let Ok(Size(size)) = text.parse::<Size>() {
+                assert_eq!(
+                    Size(size).to_string().parse::<Size>().map(|size| size.0),
+                    Ok(size)
+                );
+                assert!(text.starts_with(|c: char| c.is_ascii_digit()));
+            }
+            let _ = String::from_utf8_lossy(bytes).parse::<Size>();
+        });
     }
 }

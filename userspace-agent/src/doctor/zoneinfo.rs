@@ -132,6 +132,8 @@ fn page_size(line: &str, pages: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::target;
+    use crate::fuzz::Numbers;
 
     const TEXT: &str = "\
 Node 0, zone      DMA
@@ -192,5 +194,58 @@ Node 0, zone   Device
         assert_eq!(page_size("MemTotal:       64000 kB", 1000), Some(64 << 10));
         assert_eq!(page_size("MemTotal:       1000 kB", 1000), None);
         assert_eq!(page_size("MemFree:       4000 kB", 1000), None);
+    }
+
+    #[test]
+    fn any_zoneinfo() {
+        target("any_zoneinfo", 128, |bytes| {
+            let mut numbers = Numbers(bytes);
+            let mut text = String::new();
+            while !numbers.0.is_empty() {
+                let line = match numbers.byte() % 9 {
+                    0 => "Node 0, zone Normal",
+                    1 => "Node 1, zone Movable",
+                    2 => "Node 0, zone  Device",
+                    3 => "  pages free ",
+                    4 => "  high ",
+                    5 => "  managed ",
+                    6 => "  nr_zone_inactive_file ",
+                    7 => "  nr_zone_active_file ",
+                    _ => "  spanned ",
+                };
+                text.push_str(line);
+                if !line.starts_with("Node") {
+                    text.push_str(&numbers.next().to_string());
+                }
+                text.push('\n');
+            }
+            let Ok((kernel, movable)) = parse(&text) else {
+                return;
+            };
+            let pages = kernel.managed + movable.managed;
+            let available = kernel.available();
+            for total in [
+                pages,
+                pages.saturating_mul(4),
+                pages.saturating_mul(64),
+                u64::MAX >> 10,
+            ] {
+                if let Some(page) = page_size(&format!("MemTotal: {total} kB"), pages) {
+                    assert!(PAGE_SIZES.contains(&page));
+                    // What `read` makes of it.
+                    let _ = (movable.managed * page, kernel.managed * page);
+                    let _ = available.saturating_mul(page);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn any_text() {
+        target("any_text", 512, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = parse(&text);
+            let _ = page_size(&text, 1 << 20);
+        });
     }
 }

@@ -181,3 +181,55 @@ impl Write for Timed {
         self.stream.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::target;
+    use crate::fuzz::text_of;
+    use std::cell::Cell;
+
+    /// What there is to be served.
+    const PAGE: &str = "virtio_mem_agent_info 1\n";
+
+    #[test]
+    fn any_http_request() {
+        let words = [
+            "GET",
+            " ",
+            "/metrics",
+            " HTTP/1.1",
+            "\r\n",
+            "HEAD",
+            "POST",
+            "?x=1",
+            "Host: a",
+            ":",
+            "\r\n\r\n",
+            "HTTP/1.0",
+            "/",
+            "\n",
+            "GET /metrics HTTP/1.1\r\n",
+        ];
+        target("any_http_request", 256, |bytes| {
+            for head in [text_of(bytes, &words).into_bytes(), bytes.to_vec()] {
+                let made = Cell::new(0);
+                let told = answer(&head, &|| {
+                    made.set(made.get() + 1);
+                    Some(PAGE.into())
+                });
+                // The page is made for who asks for it, once, and nothing else is said at length.
+                let given = told.status == "200 OK";
+                assert_eq!(made.get(), u32::from(given), "{}", told.status);
+                if given {
+                    assert_eq!(told.body, PAGE);
+                    assert!(head.windows(PATH.len()).any(|part| part == PATH.as_bytes()));
+                } else {
+                    assert_eq!(told.body, format!("{}\n", told.status));
+                    assert!(!told.head && told.status.starts_with(['4', '5']));
+                }
+                assert!(answer(&head, &|| None).status != "200 OK");
+            }
+        });
+    }
+}
