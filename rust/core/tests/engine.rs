@@ -663,6 +663,24 @@ fn what_the_device_has_beyond_the_map_is_found() {
 }
 
 #[test]
+fn what_lay_beyond_the_usable_region_is_found_when_it_grows() {
+    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+    world.manners.slack = 0;
+    world.config.usable_region_size = 2 * BLOCK;
+    resize(&mut world, BLOCK);
+    let cells = world.cells_of(5);
+    world.device[cells].fill(true);
+    world.doubt = true;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert_eq!(world.plugged(), 2 * BLOCK);
+    world.config.usable_region_size = 8 * BLOCK;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert_eq!(world.plugged(), BLOCK);
+}
+
+#[test]
 fn a_device_that_counts_wrong_is_asked_once() {
     let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
     resize(&mut world, BLOCK + SUB);
