@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Allocations that fail, alone, by chance and together with refused notifications.
+
+Whatever fails, nothing is lost by it: the request is met soon after the faults
+have ended, and the frame looks for memory that was leaked.
+"""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable
+
+from vmtest.errors import TestFailure, expect, expect_equal
+from vmtest.faults import (
+    ALLOCATORS,
+    FIRST,
+    NOTIFIER,
+    fail_nth,
+    failing,
+    has_failed,
+    insmod_injection,
+    need_faults,
+)
+from vmtest.guest import Guest, only_ours
+from vmtest.ktap import main, test
+from vmtest.units import GIB, MIB
+
+DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
+
+# More allocations than any one operation makes.
+ENOUGH = 400
+
+# The driver's longest pause between two attempts, and time for the guest.
+CONVERGENCE = 30.0
+
+ENOMEM, EBUSY = -12, -16
+
+
+def faulty(*, load: bool = True) -> Guest:
+    need_faults()
+    only_ours("the C driver gives up for good when its first allocations fail")
+    return Guest(memory=GIB, load=load, failed_allocations=True)
+
+
+def converge(guest: Guest, size: int) -> None:
+    """All is as if nothing had failed."""
+    guest.resize(size, timeout=CONVERGENCE)
+    guest.expect_hotplugged(size, timeout=CONVERGENCE)
+
+
+def one_after_the_other(guest: Guest, pid: str, operation: Callable[[], object]) -> int:
+    """Repeats an operation of the thread `pid`, in which first its first allocation
+    fails, then its second, until it needs no more; returns how many it needs."""
+    for number in range(1, ENOUGH):
+        fail_nth(guest, pid, number)
+        operation()
+        if not has_failed(guest, pid):
+            fail_nth(guest, pid, 0)
+            return number - 1
+    raise TestFailure(f"needs more than {ENOUGH} allocations")
+
+
+@test(limit=240)
+def each_allocation_of_a_resize() -> None:
+    with faulty() as guest:
+        converge(guest, 130 * MIB)
+        pid = guest.sh("pgrep -x virtio_mem").strip()
+        # A memory block more or less, and a sub-block.
+        for what, size in (("grow", 258 * MIB), ("shrink", 2 * MIB)):
+
+            def resize(size: int = size) -> None:
+                converge(guest, size)
+                converge(guest, 260 * MIB - size)
+
+            count = one_after_the_other(guest, pid, resize)
+            print(f"{what} and back: {count} allocations, each failed once")
+            expect(count > 0, "nothing was allocated")
+        converge(guest, 0)
+
+
+def bind_failing(guest: Guest, number: int) -> tuple[bool, bool]:
+    """Binds the driver; the `number`th allocation fails. Returns whether it did, and
+    whether the driver is bound."""
+    words = guest.sh(
+        f"echo {number} >/proc/thread-self/fail-nth; echo $DEVICE >{DRIVER}/bind; "
+        "read left </proc/thread-self/fail-nth; echo 0 >/proc/thread-self/fail-nth; "
+        f"test -e {DRIVER}/$DEVICE && echo $left bound || echo $left".replace("$DEVICE", "virtio1")
+        + " 2>/dev/null"
+    ).split()
+    return words[0] == "0", "bound" in words
+
+
+@test(limit=240)
+def each_allocation_of_a_probe() -> None:
+    with faulty() as guest:
+        name = guest.sh(f"basename {DRIVER}/virtio*").strip()
+        expect_equal(name, "virtio1", "the device")
+        converge(guest, 130 * MIB)
+        refused = 0
+        for number in range(1, ENOUGH):
+            guest.write(f"{DRIVER}/unbind", name)
+            failed, bound = bind_failing(guest, number)
+            if not bound:
+                refused += 1
+                guest.write(f"{DRIVER}/bind", name)
+            # Bound anew it takes over what the one before has left, whatever has failed.
+            converge(guest, (130 + 2 * (number % 2)) * MIB)
+            if not failed:
+                break
+        print(f"{number - 1} allocations, {refused} of which the driver cannot do without")
+        expect(refused > 0, "nothing was refused")
+        converge(guest, 0)
+        guest.wait_blocks(0)
+
+
+def chance(guest: Guest, percent: int, allocators: tuple[str, ...], seed: int) -> None:
+    """Resizes, unbinding and binding while allocations fail."""
+    choose = random.Random(seed)
+    name = guest.sh(f"basename {DRIVER}/virtio*").strip()
+    with failing(guest, percent, *allocators):
+        for _ in range(4):
+            guest.request(choose.randrange(0, 600) * 2 * MIB)
+            time.sleep(choose.random())
+        guest.try_write(f"{DRIVER}/unbind", name)
+        guest.try_write(f"{DRIVER}/bind", name)
+        guest.request(choose.randrange(0, 600) * 2 * MIB)
+        time.sleep(choose.random())
+    # The attempt to bind may have failed.
+    guest.try_write(f"{DRIVER}/bind", name)
+
+
+@test(limit=240)
+def allocations_by_chance() -> None:
+    with faulty() as guest, guest.load(256, "--watch") as load:
+        for seed, (percent, *allocators) in enumerate(
+            [
+                (3, ALLOCATORS[0]),
+                (3, ALLOCATORS[1]),
+                (30, *ALLOCATORS),
+                (100, ALLOCATORS[0]),
+                (100, ALLOCATORS[1]),
+                (100, *ALLOCATORS),
+            ]
+        ):
+            print(f"{percent} % of {' and '.join(allocators)}, seed {seed}")
+            chance(guest, percent, tuple(allocators), seed)
+            converge(guest, (640 + 2 * seed) * MIB)
+            load.check()
+        converge(guest, 0)
+        guest.wait_blocks(0)
+
+
+@test(limit=240)
+def everything_at_once() -> None:
+    """Notifiers refuse as well."""
+    with faulty() as guest, guest.load(256, "--watch") as load:
+        insmod_injection(guest, FIRST)
+        for seed, error in enumerate((ENOMEM, EBUSY)):
+            with contextlib.ExitStack() as end:
+                for action in ("MEM_GOING_ONLINE", "MEM_GOING_OFFLINE"):
+                    file = f"{NOTIFIER}/{action}/error"
+                    guest.write(file, str(error))
+                    end.callback(guest.write, file, "0")
+                chance(guest, 20, ALLOCATORS, seed)
+            converge(guest, (640 + 2 * seed) * MIB)
+            load.check()
+        converge(guest, 0)
+        guest.wait_blocks(0)
+
+
+if __name__ == "__main__":
+    main()
