@@ -15,11 +15,11 @@ from .accel import ACCELERATORS, accelerator
 from .channel import Call, Channel, Message
 from .errors import BootFailure, TestFailure, TestSkip, expect
 from .initramfs import DRIVERS, KEXEC_INITRD, KEXEC_KERNEL, initramfs, kexec_initramfs
-from .kernel import SLOWNESS, Kernel
+from .kernel import SLOWNESS, Kernel, slowness
 from .leaks import leaks, look_for_leaks
 from .load import Load
 from .memory import LIST_BLOCKS, MemoryBlock, parse_blocks
-from .paths import LOGS, MODULE
+from .paths import LOGS, MODULE, STOCK
 from .qemu import CHANNEL, Machine, MemDevice, Qemu
 from .splat import (
     splats,
@@ -532,7 +532,8 @@ class Guest:
 
     def settle(self, name: str = "vm0", quiet: float = 1.5, timeout: float = 60) -> int:
         """Waits until the plugged size has not changed for a while; returns it."""
-        quiet *= SLOWNESS
+        # On the stock kernel as it is: it is not a limit.
+        quiet *= SLOWNESS / slowness(STOCK)
         last, since = self.plugged(name), time.monotonic()
         deadline = since + timeout * SLOWNESS
         while time.monotonic() - since < quiet:
