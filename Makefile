@@ -13,6 +13,8 @@ FLAVOUR ?= stock
 # With ALSO=debug, `make check` runs the tests that tests/debug-tests lists on that
 # kernel, too.
 ALSO ?=
+# How many test files `make check` runs at once.
+JOBS ?= 1
 export FLAVOUR
 prefix ?= /usr/local
 CACHE := $(or $(VIRTIO_MEM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-mem)
@@ -37,7 +39,7 @@ demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it,
 check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
 	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) &&) \
 		FLAVOURS='$(FLAVOUR) $(ALSO)' \
-		tests/run --checks tests/checks $(addprefix --also ,$(ALSO)) $(TESTS)
+		tests/run --checks tests/checks --jobs $(JOBS) $(addprefix --also ,$(ALSO)) $(TESTS)
 
 soak: modules kernel agent ## everything at once, at random, every page checked; MINUTES=30 SEED=N
 	@MINUTES='$(MINUTES)' SEED='$(SEED)' \
