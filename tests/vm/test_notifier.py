@@ -96,7 +96,7 @@ def refused_offline(priority: int) -> None:
                     guest.request(size * MIB)
                     time.sleep(4)
                     expect(guest.plugged() >= size * MIB, "less is plugged than was requested")
-                    guest.expect_hotplugged(guest.settle())
+                    guest.expect_hotplugged(guest.settle(quiet=6))
                     expect_equal(len(guest.blocks()), 6, "memory blocks that stay online")
                 expect_converged(guest, size * MIB)
                 load.check()

@@ -5,7 +5,7 @@
 Each part gets a device that is new, in a guest that is not.
 """
 
-from vmtest.errors import expect, expect_equal
+from vmtest.errors import TestFailure, expect, expect_equal
 from vmtest.guest import only_ours
 from vmtest.ktap import main, test
 from vmtest.qemu import DEVICE_MEMORY
@@ -13,6 +13,9 @@ from vmtest.testdevice import DeviceGuest
 from vmtest.units import GIB, MIB
 
 REGION = 768 * MIB
+
+# For what depends on how fast the guest is.
+TRIES = 4
 
 
 def renew(guest: DeviceGuest, setup: str) -> None:
@@ -90,6 +93,23 @@ def cloud_hypervisor() -> None:
         exhausts(guest)
 
 
+def leave_plugged(guest: DeviceGuest) -> str:
+    """Memory is plugged, and Linux has none of it: the driver goes while it unplugs.
+    Returns the name of the device."""
+    for _ in range(TRIES):
+        guest.settle_at(256 * MIB)
+        guest.fault("kind=unplug code=error never")
+        guest.request(0)
+        guest.wait_state("stalled", "no-answer")
+        name = guest.unbind()
+        guest.honest()
+        if not guest.blocks():
+            return name
+        # The processors had other things to do, and a part was removed in time.
+        guest.bind(name)
+    raise TestFailure(f"each of {TRIES} times the driver had only removed a part")
+
+
 @test(limit=240)
 def firecracker() -> None:
     """It has no usable region after UNPLUG_ALL, until it is resized."""
@@ -97,14 +117,7 @@ def firecracker() -> None:
     with DeviceGuest(f"personality=firecracker region_size={REGION}") as guest:
         grows_and_shrinks(guest)
         keeps_content(guest)
-        # Plugged, and not in use: the driver goes while it unplugs, and comes back.
-        guest.settle_at(256 * MIB)
-        guest.fault("kind=unplug code=error never")
-        guest.request(0)
-        guest.wait_state("stalled", "no-answer")
-        name = guest.unbind()
-        guest.wait_blocks(0)
-        guest.honest()
+        name = leave_plugged(guest)
         guest.request(512 * MIB)
         guest.bind(name)
         guest.wait_until(lambda: guest.status()["requests.unplug-all"], 30, "no UNPLUG_ALL")
