@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vmtest.errors import TestFailure, expect, expect_equal
-from vmtest.guest import Guest, Program, only_ours
+from vmtest.commands import Program
+from vmtest.guest import Guest, only_ours
 from vmtest.ktap import main, test
 from vmtest.units import GIB, MIB
 

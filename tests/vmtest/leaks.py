@@ -2,12 +2,9 @@
 """Finding memory that a guest's kernel has lost, where it looks for that."""
 
 import time
-from typing import TYPE_CHECKING
 
+from .commands import Commands
 from .kernel import Kernel
-
-if TYPE_CHECKING:
-    from .guest import Guest
 
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 
@@ -23,7 +20,7 @@ def look_for_leaks() -> bool:
     return Kernel.under_test().has("CONFIG_DEBUG_KMEMLEAK")
 
 
-def leaks(guest: "Guest") -> list[str]:
+def leaks(guest: Commands) -> list[str]:
     """What nothing in the kernel points to any more, as the kernel describes it."""
     time.sleep(MIN_AGE + 1)
     if not _scan(guest):
@@ -33,6 +30,6 @@ def leaks(guest: "Guest") -> list[str]:
     return [f"unreferenced object{entry}" for entry in text.split("unreferenced object")[1:]]
 
 
-def _scan(guest: "Guest") -> str:
+def _scan(guest: Commands) -> str:
     guest.write(KMEMLEAK, "scan", timeout=SCAN_LIMIT)
     return guest.read(KMEMLEAK)

@@ -3,12 +3,10 @@
 
 import json
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from .commands import Commands, Program
 from .errors import TestFailure, expect_equal
-
-if TYPE_CHECKING:
-    from .guest import Guest, Program
 
 # Filling or checking a GiB takes a few seconds without hardware support.
 PATIENCE = 90.0
@@ -17,7 +15,7 @@ PATIENCE = 90.0
 class Load:
     """`vmem-guest load` in a guest; leaving the context checks all and ends it."""
 
-    def __init__(self, guest: "Guest", mib: int, *options: str, seed: int = 1) -> None:
+    def __init__(self, guest: Commands, mib: int, *options: str, seed: int = 1) -> None:
         argv = ["vmem-guest", "load", "--mib", str(mib), "--seed", str(seed), *options]
         self.program: Program = guest.start(argv)
         self._event("ready")

@@ -5,7 +5,8 @@ import random
 import threading
 
 from ..errors import TestFailure
-from ..guest import Guest, Program, Result
+from ..commands import Program, Result
+from ..guest import Guest
 from .site import Site, patience
 
 

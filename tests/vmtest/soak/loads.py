@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 from ..errors import TestFailure, expect_equal
-from ..guest import Guest, Program
+from ..commands import Program
+from ..guest import Guest
 from ..load import Load
 from .activity import Activity, ended
 from .report import Report
