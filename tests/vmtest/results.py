@@ -9,12 +9,17 @@ from pathlib import Path
 
 TAIL = 40
 
+FAILED = "FAIL"
+
 RESULT = re.compile(r"(ok|not ok) (\d+) (?:- )?([^#]*?)(?:\s*# SKIP ?(.*))?")
 
 CARGO = re.compile(r"^test result: \S+ (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 
 # One at a time shows something.
 _showing = threading.Lock()
+
+# What show() has said of failures, to be said again where it is looked for first.
+failures: list[str] = []
 
 
 @dataclass
@@ -55,6 +60,8 @@ def show(name: str, verdict: str, seconds: float, remark: str = "", details: str
     """Shows how something went, with what there is to say about it."""
     line = f"{name:<52}{verdict:<5}{seconds:7.1f} s{remark and f'  ({remark})'}\n"
     with _showing:
+        if verdict == FAILED:
+            failures.append(line)
         sys.stdout.write(line + details)
         sys.stdout.flush()
 

@@ -3,9 +3,10 @@
 
 A test is a function in a file tests/vm/test_*.py, which can also be run by
 itself. It runs on the kernel that FLAVOUR names (stock); with --also FLAVOUR, those
-that tests/FLAVOUR-tests lists run on that kernel as well, as FLAVOUR:FILE/TEST. A check is any command: exit status 0 is a pass, 4 a skip, anything else a
-failure; where its output holds the results of single tests, in KTAP or as cargo
-prints them, these are counted in its place. The last line counts everything.
+that tests/FLAVOUR-tests lists run on that kernel as well, as FLAVOUR:FILE/TEST. A check
+is any command: exit status 0 is a pass, 4 a skip, anything else a failure; where its
+output holds the results of single tests, in KTAP or as cargo prints them, these are
+counted in its place. The last line counts everything.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from .kernel import Kernel, slowness
 from .ktap import SKIP, Test, end_on_sigterm, tests_of, wanted
 from .paths import FLAVOUR, LOGS, TOP
 from .process import kill_all, lines_of, start
-from .results import RESULT, Counts, failure, results_in, show, tail
+from .results import FAILED, RESULT, Counts, failure, failures, results_in, show, tail
 
 TESTS = TOP / "tests" / "vm"
 
@@ -88,7 +89,7 @@ def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
         seconds = time.monotonic() - begun
         if match[1] == "not ok":
             counts.failed += 1
-            show(f"{shown}/{name}", "FAIL", seconds, details=failure(diagnostics))
+            show(f"{shown}/{name}", FAILED, seconds, details=failure(diagnostics))
         elif match[4] is not None:
             counts.skipped += 1
             show(f"{shown}/{name}", "skip", seconds, match[4])
@@ -101,7 +102,7 @@ def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
     for name in waiting:
         counts.failed += 1
         seconds = time.monotonic() - begun
-        show(f"{shown}/{name}", "FAIL", seconds, "no result", failure(diagnostics))
+        show(f"{shown}/{name}", FAILED, seconds, "no result", failure(diagnostics))
         diagnostics = []
     return counts
 
@@ -127,7 +128,7 @@ def run_check(name: str, command: str) -> Counts:
     if process.returncode == SKIP and not counts.failed:
         show(name, "skip", seconds, (text.strip().splitlines() or [""])[-1])
         return counts or Counts(skipped=1)
-    show(name, "FAIL", seconds, f"exit status {process.returncode}", tail(log))
+    show(name, FAILED, seconds, f"exit status {process.returncode}", tail(log))
     counts.failed = max(counts.failed, 1)
     return counts
 
@@ -230,6 +231,8 @@ def main() -> int:
     counts = Counts()
     for result in run_all(options.jobs, run_checks, files):
         counts.add(result)
+    if failures:
+        print("What failed, of which more is said above:\n" + "".join(failures), end="")
     print(counts)
     return 1 if counts.failed else 0
 
