@@ -11,6 +11,17 @@ impl World {
         self.violation.get_or_insert(text);
     }
 
+    /// No more than has to go may be taken from Linux: so many sub-blocks, besides what is on its
+    /// way already.
+    pub(super) fn check_taken(&mut self, subs: u32) {
+        let map = self.engine.map();
+        let wanted = self.geometry.subs_in(self.engine.config().requested_size);
+        let (excess, going) = (map.plugged().saturating_sub(wanted), map.loose() + subs);
+        if subs > 0 && going > excess && !self.doubt {
+            self.violate(format!("takes {going} sub-blocks from Linux for {excess}"));
+        }
+    }
+
     /// Whether Linux uses memory that is not plugged.
     pub(crate) fn uses_unplugged(&self) -> Option<usize> {
         let used = |cell: &usize| matches!(self.owner[*cell], Owner::Buddy | Owner::Pinned);

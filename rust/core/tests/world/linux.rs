@@ -116,6 +116,8 @@ impl World {
 
     /// All or none: those that went offline come online again if another cannot.
     pub(super) fn remove(&mut self, numbers: &Range<u32>) -> Outcome {
+        let block = self.geometry.block_of_memory_block(numbers.start);
+        self.check_taken(self.engine.map().plugged_in(block));
         if take(&mut self.faults.remove_busy) {
             return Outcome::Failed(Failure::Busy);
         }
@@ -147,6 +149,7 @@ impl World {
 
     /// Takes sub-blocks out of the page allocator.
     pub(super) fn take(&mut self, subs: &Range<u32>) -> Outcome {
+        self.check_taken(subs.end - subs.start);
         if take(&mut self.faults.take_busy) {
             return Outcome::Failed(Failure::Busy);
         }
