@@ -121,6 +121,17 @@ impl virtio::Driver for VirtioMem {
         }
     }
 
+    fn prepare_reset<'bound>(
+        _: &'bound virtio::Device<device::Core<'_>>,
+        data: Pin<&Data>,
+    ) -> Result {
+        match &*data {
+            Data::Driven(driven) => driven.worker.suspend(),
+            #[cfg(CONFIG_PROC_VMCORE)]
+            Data::Dumped(_) => Err(EPERM),
+        }
+    }
+
     fn restore<'bound>(vdev: &'bound virtio::Device<device::Core<'_>>, data: Pin<&Data>) -> Result {
         match &*data {
             Data::Driven(driven) => driven.worker.resume(vdev),

@@ -15,6 +15,9 @@ use crate::report::Report;
 use core::ops::Range;
 use kernel::device;
 use kernel::prelude::*;
+use kernel::sync::atomic::Acquire;
+use kernel::sync::atomic::AtomicFlag;
+use kernel::sync::atomic::Release;
 use kernel::sync::new_mutex;
 use kernel::sync::Arc;
 use kernel::sync::Mutex;
@@ -42,11 +45,11 @@ pub(crate) const POKE: u32 = 1 << 2;
 /// Rung when the thread has to end.
 pub(crate) const STOP: u32 = 1 << 3;
 
-/// Rung when the machine is to be suspended: the thread has to come to rest.
+/// Rung when the machine is to be suspended, or the device reset: the thread has to come to rest.
 const PAUSE: u32 = 1 << 4;
 /// Rung by the thread when it rests.
 const PAUSED: u32 = 1 << 5;
-/// Rung when the machine is back.
+/// Rung when that is over.
 const RESUME: u32 = 1 << 6;
 
 /// What interrupts an attempt to empty memory.
@@ -87,6 +90,9 @@ pub(crate) struct Worker {
     /// Nobody but the thread takes the lock, except while that rests.
     #[pin]
     queue: Mutex<Queue>,
+    /// Whether the queue has been taken away. Written by those who suspend and resume, one at a
+    /// time: the lock of the queue cannot be had for as long as an answer is waited for.
+    suspended: AtomicFlag,
     #[pin]
     report: Report,
 }
@@ -98,6 +104,7 @@ impl Worker {
             pin_init!(Self {
                 device,
                 queue <- new_mutex!(queue),
+                suspended: AtomicFlag::new(false),
                 report <- report,
             }),
             GFP_KERNEL,
@@ -417,10 +424,10 @@ impl Worker {
         }
     }
 
-    /// Brings the thread to rest and takes the queue away, before the machine is suspended. `EBUSY`:
-    /// it does not come to rest. May sleep.
+    /// Brings the thread to rest and takes the queue away, before the machine is suspended or the
+    /// device reset. `EBUSY`: it does not come to rest. May sleep.
     pub(crate) fn suspend(&self) -> Result {
-        if self.queue.lock().is_suspended() {
+        if self.suspended.load(Acquire) {
             // It did not come back the last time, and the thread still rests.
             return Ok(());
         }
@@ -430,10 +437,14 @@ impl Worker {
         if !bell.wait(PAUSED, Some(PAUSE_MS)) {
             bell.take(PAUSE);
             bell.ring(RESUME);
-            dev_err!(self.device.dev(), "suspend: a step takes too long\n");
+            dev_err!(
+                self.device.dev(),
+                "suspend or reset: a step takes too long\n"
+            );
             return Err(EBUSY);
         }
         self.queue.lock().suspend();
+        self.suspended.store(true, Release);
         self.report.suspended(true);
         Ok(())
     }
@@ -441,6 +452,11 @@ impl Worker {
     /// Undoes [`Worker::suspend`]. The request may have changed meanwhile. If it fails, the thread
     /// rests until it is stopped, or until the machine has been suspended once more. May sleep.
     pub(crate) fn resume(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
+        if !self.suspended.load(Acquire) {
+            // Bound only after the device was readied for its reset.
+            dev_err!(self.device.dev(), "reset while in use\n");
+            return Err(EBUSY);
+        }
         let resumed = self.queue.lock().resume::<ANSWERED>(vdev, QUEUE_NAME);
         resumed.inspect_err(|error| {
             dev_err!(
@@ -449,6 +465,7 @@ impl Worker {
                 error
             );
         })?;
+        self.suspended.store(false, Release);
         vdev.ready();
         let bell = self.device.bell();
         self.report.suspended(false);
@@ -457,7 +474,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Rests while the machine is suspended.
+    /// Rests while the machine is suspended, or the device being reset.
     fn rest(&self) {
         let bell = self.device.bell();
         bell.ring(PAUSED);

@@ -23,6 +23,11 @@ struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 	return virtio_find_single_vq(vdev, callback, name);
 }
 
+void vmem_device_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+
 bool vmem_device_trylock(struct device *dev)
 {
 	return device_trylock(dev);

@@ -34,6 +34,7 @@ static const unsigned int VMEM_CONTIG_FLAGS = (__force unsigned int)ACR_FLAGS_NO
 struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 				      vq_callback_t *callback,
 				      const char *name);
+void vmem_device_lock(struct device *dev);
 bool vmem_device_trylock(struct device *dev);
 void vmem_device_unlock(struct device *dev);
 void vmem_device_ready(struct virtio_device *vdev);

@@ -52,8 +52,16 @@ pub(crate) trait Driver {
         data: Pin<&Self::Data<'bound>>,
     ) -> Result;
 
-    /// The machine is back, the device has been reset and its features are negotiated: undoes what
-    /// [`Driver::freeze`] did. May sleep.
+    /// The device is about to be reset, on an admin's word (`reset` of its PCI function) or because
+    /// of an error of its bus: the driver has to leave it without virtqueues. What the device knows
+    /// of its memory outlives a reset (virtio specification, "Memory Device"). May sleep.
+    fn prepare_reset<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result;
+
+    /// The machine is back, or the device: it has been reset and its features are negotiated. Undoes
+    /// what [`Driver::freeze`] or [`Driver::prepare_reset`] did. May sleep.
     fn restore<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -92,6 +100,8 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             (*drv.get()).config_changed = Some(Self::config_changed_callback);
             (*drv.get()).freeze = Some(Self::freeze_callback);
             (*drv.get()).restore = Some(Self::restore_callback);
+            (*drv.get()).reset_prepare = Some(Self::reset_prepare_callback);
+            (*drv.get()).reset_done = Some(Self::restore_callback);
         }
         // SAFETY: The driver is initialised, and by this function's contract pinned and valid
         // until `unregister`.
@@ -145,19 +155,54 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn freeze_callback(vdev: *mut raw::virtio_device) -> c_int {
-        // SAFETY: As in `remove_callback`; the PM core holds the device's lock.
-        let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-        // SAFETY: Only bound devices are frozen.
-        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
-        from_result(|| T::freeze(vdev, data).map(|()| 0))
+        // SAFETY: Called with a valid device, of which nobody holds the lock.
+        unsafe { Self::with_data(vdev, |vdev, data| T::freeze(vdev, data)) }
     }
 
     extern "C" fn restore_callback(vdev: *mut raw::virtio_device) -> c_int {
         // SAFETY: As in `freeze_callback`.
-        let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        unsafe { Self::with_data(vdev, |vdev, data| T::restore(vdev, data)) }
+    }
+
+    extern "C" fn reset_prepare_callback(vdev: *mut raw::virtio_device) -> c_int {
         // SAFETY: As in `freeze_callback`.
-        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
-        from_result(|| T::restore(vdev, data).map(|()| 0))
+        unsafe { Self::with_data(vdev, |vdev, data| T::prepare_reset(vdev, data)) }
+    }
+
+    /// Calls `f` with a device and its data, under the device's lock. `ENODEV`: the driver is not
+    /// bound to it any more.
+    ///
+    /// What suspends or resets a device holds the lock of its parent only (`pci_dev_lock()`,
+    /// `device_suspend()`), which does not keep the driver from being unbound meanwhile. Whoever
+    /// takes both takes the parent's first (`virtio_pci_remove()` is called under that).
+    ///
+    /// # Safety
+    ///
+    /// The device must be valid, and its lock not be held by the caller.
+    unsafe fn with_data(
+        vdev: *mut raw::virtio_device,
+        f: impl for<'a> FnOnce(&'a Device<device::CoreInternal<'a>>, Pin<&'a T::Data<'a>>) -> Result,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        unsafe { raw::vmem_device_lock(&raw mut (*vdev).dev) };
+        // SAFETY: Under the lock `driver` does not change; a driver it points to is registered.
+        let ours = unsafe {
+            let driver = (*vdev).dev.driver;
+            !driver.is_null() && (*driver).dev_groups == T::ATTRIBUTES.as_ptr()
+        };
+        let result = if ours {
+            // SAFETY: As in `remove_callback`: the lock is held, and the driver is bound.
+            let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+            // SAFETY: Under the lock a driver that is set has been probed successfully, when
+            // `set_drvdata` stored this type.
+            let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+            f(vdev, data)
+        } else {
+            Err(ENODEV)
+        };
+        // SAFETY: Locked above.
+        unsafe { raw::vmem_device_unlock(&raw mut (*vdev).dev) };
+        from_result(|| result.map(|()| 0))
     }
 }
 

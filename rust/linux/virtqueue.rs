@@ -103,11 +103,6 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         Ok(())
     }
 
-    /// Whether the queue is gone, and has not come back yet.
-    pub(crate) fn is_suspended(&self) -> bool {
-        self.suspended
-    }
-
     extern "C" fn answered<const BITS: u32>(queue: *mut raw::virtqueue) {
         // (The queue's own `priv` belongs to the transport.)
         // SAFETY: Called with a valid queue of a valid device.

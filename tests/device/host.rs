@@ -187,6 +187,7 @@ impl Host {
                 }
             }
             Command::SystemReset => return host.system_reset(),
+            Command::Reset => return host.registration.lock().as_ref().ok_or(ENODEV)?.reset(),
             Command::Release => host.release(),
             Command::Honest => {
                 {

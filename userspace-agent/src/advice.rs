@@ -71,7 +71,8 @@ fn of_reason(reason: Reason) -> Option<Advice> {
         ),
         Reason::NoAnswer => (
             "the host has not answered a request for more than 5 s",
-            "look at the host: the hypervisor's process hangs, is stopped, or is overloaded",
+            "look at the host: the hypervisor's process hangs, is stopped, or is overloaded; if it \
+             has lost the request, write 1 to `reset` of the PCI device, or bind the driver anew",
         ),
         Reason::MemoryInUse => (
             "memory that should go is in use and cannot be migrated",

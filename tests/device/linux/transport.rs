@@ -301,6 +301,15 @@ impl<H: Hypervisor> Registration<H> {
         unsafe { raw::virtio_config_changed(self.0.vdev.get()) };
     }
 
+    /// Resets the device. May sleep.
+    pub(crate) fn reset(&self) -> Result {
+        let vdev = self.0.vdev.get();
+        // SAFETY: Registered. Its owner does not unregister it meanwhile, nor reset it twice at once.
+        kernel::error::to_result(unsafe { raw::virtio_device_reset_prepare(vdev) })?;
+        // SAFETY: As above.
+        kernel::error::to_result(unsafe { raw::virtio_device_reset_done(vdev) })
+    }
+
     /// The device ceases to work, as one does that is torn out.
     pub(crate) fn break_down(&self) {
         // SAFETY: Registered.

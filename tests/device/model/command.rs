@@ -32,6 +32,9 @@ pub enum Command {
     },
     /// `system-reset`: nothing is plugged any more.
     SystemReset,
+    /// `reset`: as an admin or a bus resets the device below its driver, which is told before and
+    /// after.
+    Reset,
     /// `request SIZE [quiet]`: what the host wants; quietly, without a config interrupt.
     Request {
         /// That.
@@ -158,6 +161,7 @@ impl Command {
                 Some(_) => return None,
             },
             "system-reset" => Self::SystemReset,
+            "reset" => Self::Reset,
             "request" => Self::Request {
                 size: number(words.next()?)?,
                 quiet: match words.next() {
