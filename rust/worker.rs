@@ -26,6 +26,7 @@ use kernel::time::Monotonic;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::effort;
+use virtio_mem_core::effort::Pace;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
@@ -93,6 +94,9 @@ pub(crate) struct Worker {
     /// Whether the queue has been taken away. Written by those who suspend and resume, one at a
     /// time: the lock of the queue cannot be had for as long as an answer is waited for.
     suspended: AtomicFlag,
+    /// As for the queue.
+    #[pin]
+    pace: Mutex<Pace>,
     #[pin]
     report: Report,
 }
@@ -105,6 +109,7 @@ impl Worker {
                 device,
                 queue <- new_mutex!(queue),
                 suspended: AtomicFlag::new(false),
+                pace <- new_mutex!(Pace::default()),
                 report <- report,
             }),
             GFP_KERNEL,
@@ -263,22 +268,23 @@ impl Worker {
         let geometry = self.device.geometry();
         let size = geometry.memory_block_size();
         let addr = geometry.memory_block_addr(memory_block);
-        self.used_of(addr, size, 0).unwrap_or(size)
+        self.used_of(addr, size, 0, SAMPLE_STRIDE).unwrap_or(size)
     }
 
-    /// About how many bytes of a range of online memory are in use, of which `ours` are unplugged.
-    fn used_of(&self, addr: u64, size: u64, ours: u64) -> Option<u64> {
+    /// How many bytes of a range of online memory are in use, besides `ours`, which are unplugged.
+    /// One page in every `stride` is looked at.
+    fn used_of(&self, addr: u64, size: u64, ours: u64, stride: usize) -> Option<u64> {
         let pages = self.device.region().pages(addr, size)?;
         let used = pages
-            .estimate_used(SAMPLE_STRIDE)
+            .estimate_used(stride)
             .saturating_mul(kernel::page::PAGE_SIZE as u64)
             .saturating_sub(ours);
         Some(used.min(size.saturating_sub(ours)))
     }
 
-    /// About how many bytes of some memory blocks, which are of one block, are in use, unless what
-    /// is free elsewhere has no room for them.
-    fn used_if_movable(&self, memory_blocks: &Range<u32>) -> Option<u64> {
+    /// How many bytes of some memory blocks, which are of one block and online, are in use, and out
+    /// of how many that are plugged. One page in every `stride` is looked at.
+    fn used_in(&self, memory_blocks: &Range<u32>, stride: usize) -> Option<(u64, u64)> {
         let geometry = self.device.geometry();
         let block = geometry.block_of_memory_block(memory_blocks.start);
         let whole = geometry.memory_block_size();
@@ -295,13 +301,13 @@ impl Worker {
                 .with_engine(|engine| engine.map().in_linux(number).online());
             if online {
                 let mine = ours.min(whole);
-                let more = self.used_of(geometry.memory_block_addr(number), whole, mine)?;
-                used = used.saturating_add(more);
+                let addr = geometry.memory_block_addr(number);
+                used = used.saturating_add(self.used_of(addr, whole, mine, stride)?);
                 size = size.saturating_add(whole.saturating_sub(mine));
                 ours = ours.saturating_sub(mine);
             }
         }
-        effort::room_for(used, size, hotplug::available_memory()).then_some(used)
+        Some((used, size))
     }
 
     fn remove(&self, memory_blocks: &Range<u32>, online: bool, brief: bool) -> Outcome {
@@ -309,20 +315,40 @@ impl Worker {
         let count = memory_blocks.end.saturating_sub(memory_blocks.start);
         let addr = geometry.memory_block_addr(memory_blocks.start);
         let size = u64::from(count).saturating_mul(geometry.memory_block_size());
-        let used = match online.then(|| self.used_if_movable(memory_blocks)) {
-            Some(None) => return Outcome::Failed(Failure::Busy),
+        let mut used = 0;
+        if online {
+            match self.used_in(memory_blocks, SAMPLE_STRIDE) {
+                Some((bytes, of)) if effort::room_for(bytes, of, hotplug::available_memory()) => {
+                    used = bytes;
+                }
+                _ => return Outcome::Failed(Failure::Busy),
+            }
+        }
+        if brief {
             // As if it was empty: just the time that it takes to find out that it can go.
-            Some(Some(_)) if brief => 0,
-            Some(Some(used)) => used,
-            None => 0,
-        };
+            used = 0;
+        }
         let bell = self.device.bell();
-        let result = bell.attempt(effort::deadline_ms(used), URGENT, || {
-            self.device.region().remove(addr, size)
-        });
+        let limit_ms = self.pace.lock().deadline_ms(used);
+        let begun = Instant::<Monotonic>::now();
+        let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
         match result {
-            Ok(()) => Outcome::Done,
-            Err(EINTR) => Outcome::Failed(Failure::Interrupted),
+            Ok(()) => {
+                let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
+                self.pace.lock().done(took_ms, limit_ms);
+                Outcome::Done
+            }
+            Err(EINTR) => {
+                let late = online && !bell.is_rung(URGENT);
+                if late
+                    && self
+                        .used_in(memory_blocks, 1)
+                        .is_some_and(|(used, _)| used == 0)
+                {
+                    self.pace.lock().too_short();
+                }
+                Outcome::Failed(Failure::Interrupted)
+            }
             Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
             Err(_) => Outcome::Failed(Failure::Busy),
         }
@@ -365,7 +391,7 @@ impl Worker {
         let Some(pages) = self.device.pages(subs) else {
             return Outcome::Failed(Failure::Refused);
         };
-        let used = self.used_of(addr, size, 0);
+        let used = self.used_of(addr, size, 0, SAMPLE_STRIDE);
         if !used.is_some_and(|used| effort::room_for(used, size, hotplug::available_memory())) {
             return Outcome::Failed(Failure::Busy);
         }

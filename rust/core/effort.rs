@@ -23,13 +23,42 @@ pub fn room_for(used: u64, size: u64, free: u64) -> bool {
     used == 0 || needed <= elsewhere
 }
 
-/// How long one attempt to empty a memory block may take, in milliseconds, when `used` bytes of it
-/// have to be migrated.
-///
-/// The kernel goes over the whole block before it looks at the clock, and an attempt that is cut
-/// off between the last migrated page and the next look has been for nothing. So the time grows
-/// with the work: 25 ms for a MiB is what migration takes on a slow emulated CPU, several times
-/// over.
-pub fn deadline_ms(used: u64) -> u64 {
-    200 + (used >> 20).saturating_mul(25)
+/// How often the time for an attempt is doubled at most: an empty block has up to 6.4 s.
+const MOST_DOUBLINGS: u32 = 5;
+
+/// The machine is as fast as was thought when an attempt needed less than this part of its time.
+const FAST: u64 = 4;
+
+/// How long attempts to empty memory may take, on a machine that may have little time for its
+/// guest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    doublings: u32,
+}
+
+impl Pace {
+    /// How long one attempt to empty a memory block may take, in milliseconds, when `used` bytes of
+    /// it have to be migrated.
+    ///
+    /// The kernel goes over the whole block before it looks at the clock, and an attempt that is cut
+    /// off between the last migrated page and the next look has been for nothing. So the time grows
+    /// with the work: 25 ms for a MiB is what migration takes on a slow emulated CPU, several times
+    /// over.
+    pub fn deadline_ms(&self, used: u64) -> u64 {
+        let once = (used >> 20).saturating_mul(25).saturating_add(200);
+        once.saturating_mul(1 << self.doublings)
+    }
+
+    /// An attempt was cut off with nothing in use any more: what is missing is nothing but time.
+    /// (Where something is, more time may be a waste.)
+    pub fn too_short(&mut self) {
+        self.doublings = self.doublings.saturating_add(1).min(MOST_DOUBLINGS);
+    }
+
+    /// An attempt that had `limit_ms` has come to its end after `took_ms`.
+    pub fn done(&mut self, took_ms: u64, limit_ms: u64) {
+        if took_ms < limit_ms / FAST {
+            self.doublings = self.doublings.saturating_sub(1);
+        }
+    }
 }

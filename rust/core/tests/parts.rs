@@ -13,6 +13,7 @@ use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_set;
 use virtio_mem_core::block_set::BlockSet;
 use virtio_mem_core::effort;
+use virtio_mem_core::effort::Pace;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
@@ -383,7 +384,25 @@ fn emptying_needs_room_elsewhere() {
     assert!(!effort::room_for(64 * MIB, 128 * MIB, 167 * MIB));
     assert!(effort::room_for(64 * MIB, 128 * MIB, 168 * MIB));
     assert!(!effort::room_for(u64::MAX, u64::MAX, u64::MAX - 1));
-    assert!(effort::deadline_ms(128 * MIB) > effort::deadline_ms(0));
+}
+
+#[test]
+fn attempts_get_more_time_where_that_is_all_they_need() {
+    let mut pace = Pace::default();
+    assert_eq!(pace.deadline_ms(0), 200);
+    assert_eq!(pace.deadline_ms(128 * MIB), 3400);
+    for limit in [400, 800, 1600, 3200, 6400, 6400] {
+        pace.too_short();
+        assert_eq!(pace.deadline_ms(0), limit);
+    }
+    assert!(pace.deadline_ms(u64::MAX) > pace.deadline_ms(128 * MIB));
+    // As long as it is needed it stays.
+    pace.done(1600, 6400);
+    assert_eq!(pace.deadline_ms(0), 6400);
+    for limit in [3200, 1600, 800, 400, 200, 200] {
+        pace.done(1, pace.deadline_ms(0));
+        assert_eq!(pace.deadline_ms(0), limit);
+    }
 }
 
 #[test]
