@@ -33,7 +33,15 @@ KINDS = ("plug", "unplug", "unplug-all", "state")
 DELIVERIES = ("twice", "hold", "never", "stray")
 
 # What config fields may be said to be.
-HOSTILE = ("0", "1", "0xfff", "0x200001", "0x8000000000000000", "0xffffffffffe00000", "~0")
+HOSTILE = (
+    "0",
+    "1",
+    "0xfff",
+    "0x200001",
+    "0x8000000000000000",
+    "0xffffffffffe00000",
+    "0xffffffffffffffff",
+)
 FIELDS = ("usable_region_size", "plugged_size", "requested_size")
 FIXED_FIELDS = ("block_size", "addr", "region_size", "node_id")
 
@@ -182,7 +190,6 @@ class Episode:
         values = [
             str(self.size()) if choice.random() < 0.5 else choice.choice(HOSTILE) for _ in "12"
         ]
-        values = ["0xffffffffffffffff" if value == "~0" else value for value in values]
         self.report.faults["config"] += 1
         if choice.random() < 0.5:
             self.control(f"lie {name} {values[0]}", "notify")
