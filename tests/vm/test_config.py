@@ -68,7 +68,7 @@ def while_it_runs() -> None:
     with DeviceGuest(f"region_size={REGION}") as guest:
         guest.settle_at(130 * MIB)
         sizes = (66, 258)
-        with guest.load(640, "--watch") as load:
+        with guest.load(512, "--watch") as load:
             for number, field in enumerate((*FIXED_FIELDS, *FIELDS)):
                 for value in HOSTILE:
                     guest.control(f"lie {field} {value}", "notify")

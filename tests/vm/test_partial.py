@@ -73,12 +73,13 @@ def grows_around_offline_blocks() -> None:
     with Guest() as guest:
         guest.resize(194 * MIB)
         guest.expect_hotplugged(194 * MIB)
-        for block in guest.blocks():
+        offline = guest.blocks()
+        for block in offline:
             by_hand(guest, block, "offline")
         guest.resize(450 * MIB)
-        for block in guest.wait_blocks(4):
-            if block.state == "offline":
-                by_hand(guest, block, "online_movable")
+        guest.wait_blocks(4)
+        for block in offline:
+            by_hand(guest, block, "online_movable")
         guest.expect_hotplugged(450 * MIB)
         guest.resize(0)
         guest.expect_hotplugged(0)

@@ -2,6 +2,7 @@
 """Allocations and memory notifiers that fail in a guest because they are told to."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ from .kernel import Kernel
 DEBUGFS = "/sys/kernel/debug"
 
 # The kernel's two allocators, as debugfs calls their faults.
-ALLOCATORS = ("failslab", "fail_page_alloc")
+PAGES = "fail_page_alloc"
+ALLOCATORS = ("failslab", PAGES)
 
 NOTIFIER = f"{DEBUGFS}/notifier-error-inject/memory/actions"
 MODULES = "/modules/notifier-error-inject.ko /modules/memory-notifier-error-inject.ko"
@@ -63,25 +65,45 @@ def _code(guest: Guest) -> tuple[int, int]:
     return min(addresses), max(addresses) | 0xFFF
 
 
+# The kernel does not look whether it got the pages for the tables in which it maps
+# added memory (kernel_physical_mapping_init(), arch/x86/mm/init_64.c).
+UNCHECKED = "alloc_low_pages"
+
+
+@functools.cache
+def _unchecked(guest: Guest) -> tuple[int, int]:
+    """Where that function begins and ends."""
+    symbols = guest.sh(f"grep -A1 ' {UNCHECKED}$' /proc/kallsyms").splitlines()
+    start, end = (int(line.split()[0], 16) for line in symbols)
+    return start, end
+
+
+def _set_up(guest: Guest, percent: int, *allocators: str) -> None:
+    """Has so many of the allocations made on the driver's behalf fail."""
+    start, end = _code(guest)
+    spared, spared_end = _unchecked(guest)
+    settings = {
+        "require-start": hex(start),
+        "require-end": hex(end),
+        "reject-start": hex(spared),
+        "reject-end": hex(spared_end),
+        "stacktrace-depth": DEPTH,
+        "verbose": 0,
+        "interval": 1,
+        "times": FOREVER,
+        "ignore-gfp-wait": "N",
+        "probability": percent,
+    }
+    for allocator in allocators:
+        more = {"min-order": 0, "ignore-gfp-highmem": "N"} if allocator == PAGES else {}
+        script = "".join(f"echo {value} >{name}\n" for name, value in (settings | more).items())
+        guest.sh(f"cd {DEBUGFS}/{allocator} || exit\nset -e\n{script}")
+
+
 @contextlib.contextmanager
 def failing(guest: Guest, percent: int, *allocators: str) -> Iterator[None]:
     """In the block, so many of the allocations made on the driver's behalf fail."""
-    start, end = _code(guest)
-    for allocator in allocators:
-        settings = {
-            "require-start": hex(start),
-            "require-end": hex(end),
-            "stacktrace-depth": DEPTH,
-            "verbose": 0,
-            "interval": 1,
-            "times": FOREVER,
-            "ignore-gfp-wait": "N",
-            "probability": percent,
-        }
-        if allocator == "fail_page_alloc":
-            settings |= {"min-order": 0, "ignore-gfp-highmem": "N"}
-        for name, value in settings.items():
-            guest.write(f"{DEBUGFS}/{allocator}/{name}", str(value))
+    _set_up(guest, percent, *allocators)
     try:
         yield
     finally:
@@ -89,8 +111,13 @@ def failing(guest: Guest, percent: int, *allocators: str) -> Iterator[None]:
             guest.write(f"{DEBUGFS}/{allocator}/probability", "0")
 
 
+def let_single_ones_fail(guest: Guest) -> None:
+    """Has fail-nth of a thread count the allocations made on the driver's behalf."""
+    _set_up(guest, 0, *ALLOCATORS)
+
+
 def fail_nth(guest: Guest, pid: str, number: int) -> None:
-    """Has the `number`th allocation of a thread fail from now on; 0: none."""
+    """Has the `number`th such allocation of a thread fail from now on; 0: none."""
     guest.write(f"/proc/{pid}/fail-nth", str(number))
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .paths import FLAVOUR, STOCK, kernel_dir
+from .units import MIB
 
 
 def slowness(flavour: str) -> float:
@@ -18,6 +19,10 @@ def slowness(flavour: str) -> float:
 
 # That of the kernel under test.
 SLOWNESS = slowness(FLAVOUR)
+
+
+# What that needs for itself beyond what the stock kernel needs, of a GiB, in bytes.
+OVERHEAD = 0 if FLAVOUR == STOCK else 256 * MIB
 
 
 @dataclass(frozen=True)

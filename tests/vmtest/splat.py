@@ -39,10 +39,12 @@ def without_failed_migrations(log: str) -> str:
     return ALLOCATION_FAILURE.sub(keep, log)
 
 
-# The kernel's reports of allocations that failed, where it was made fail them.
+# The kernel's reports of allocations that failed, where it was made fail them; one of
+# them is a warning, when the metadata of more memory cannot be allocated.
 FAILED_ALLOCATION = re.compile(
     r"[^\n]*(?:page allocation failure|vmemmap alloc failure|SLUB: Unable to allocate)"
-    r".*?</TASK>",
+    r".*?</TASK>"
+    r"|[^\n]*cut here[^\n]*\n[^\n]*WARNING: arch/x86/mm/init_64[.]c:.*?end trace[^\n]*",
     re.DOTALL,
 )
 

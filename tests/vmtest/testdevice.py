@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import TestFailure, TestSkip
 from .guest import Guest
-from .kernel import SLOWNESS
+from .kernel import OVERHEAD, SLOWNESS
 from .paths import TEST_DEVICE
 from .qemu import DEVICE_MEMORY
 from .units import GIB, MIB
@@ -38,7 +38,7 @@ class DeviceGuest(Guest):
     def __init__(
         self,
         setup: str = "",
-        ram: int = GIB,
+        ram: int = GIB + OVERHEAD,
         hidden: int = GIB,
         create: bool = True,
         cmdline: str = "",
