@@ -14,7 +14,7 @@ FLAVOUR ?= stock
 # kernel, too.
 ALSO ?=
 # How many test files `make check` runs at once.
-JOBS ?= 1
+JOBS ?= 2
 export FLAVOUR
 prefix ?= /usr/local
 CACHE := $(or $(VIRTIO_MEM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virtio-mem)

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from .accel import accelerator
 from .errors import TestFailure, expect
 from .initramfs import KEXEC_INITRD, KEXEC_KERNEL
-from .kernel import SLOWNESS
+from .kernel import OVERHEAD, SLOWNESS
 from .qemu import CHANNEL
 from .resizing import Resizing
-from .units import GIB
+from .units import GIB, MIB
 
 # How long a kernel may take to come up, in seconds.
 BOOT_PATIENCE = 40.0 * SLOWNESS
 
 # What is set aside for a crash kernel, and what it is told besides.
-CRASH_MEMORY = "crashkernel=256M"
+CRASH_MEMORY = f"crashkernel={256 + OVERHEAD // MIB}M"
 CRASH_CMDLINE = "nr_cpus=1 reset_devices"
 
 # Different in each boot.

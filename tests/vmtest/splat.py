@@ -39,12 +39,14 @@ def without_failed_migrations(log: str) -> str:
     return ALLOCATION_FAILURE.sub(keep, log)
 
 
-# The kernel's reports of allocations that failed, where it was made fail them; one of
-# them is a warning, when the metadata of more memory cannot be allocated.
+# The kernel's reports of allocations that failed, where it was made fail them. Some are
+# warnings: that the metadata of more memory cannot be allocated, and, when an interrupt
+# is freed, that its directory in /proc could not be created.
 FAILED_ALLOCATION = re.compile(
-    r"[^\n]*(?:page allocation failure|vmemmap alloc failure|SLUB: Unable to allocate)"
+    r"[^\n]*(?:(?:page|vmemmap) alloc(?:ation)? failure|vmalloc error|SLUB: Unable to allocate)"
     r".*?</TASK>"
-    r"|[^\n]*cut here[^\n]*\n[^\n]*WARNING: arch/x86/mm/init_64[.]c:.*?end trace[^\n]*",
+    r"|[^\n]*cut here[^\n]*\n(?:[^\n]*name '\w+'\n)?"
+    r"[^\n]*WARNING: (?:arch/x86/mm/init_64|fs/proc/generic)[.]c:.*?end trace[^\n]*",
     re.DOTALL,
 )
 
