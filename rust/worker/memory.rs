@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The steps in which memory blocks and sub-blocks come to Linux, and go.
+
+use super::Worker;
+use super::STOP;
+use super::URGENT;
+use crate::linux::hotplug;
+use crate::linux::memory_block;
+use crate::linux::memory_block::Stored;
+use core::ops::Range;
+use kernel::prelude::*;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
+use virtio_mem_core::effort;
+use virtio_mem_core::engine::Failure;
+use virtio_mem_core::engine::Outcome;
+
+/// How often the device hotplug lock is tried for; each time takes 5 ms (the kernel's
+/// `lock_device_hotplug_sysfs()`).
+const ONLINE_TRIES: u32 = 400;
+
+/// How often a single sub-block is tried for in one attempt. Pages are often pinned for a moment.
+const TAKE_TRIES: u32 = 3;
+
+/// One look at every so many pages tells how much of a range is in use.
+const SAMPLE_STRIDE: usize = 64;
+
+impl Worker {
+    pub(super) fn add(&self, memory_block: u32) -> Outcome {
+        let geometry = self.device.geometry();
+        // One at a time, also of a big block: the kernel would map an aligned GiB with a single
+        // entry, and would not split that when a memory block of it is removed.
+        let addr = geometry.memory_block_addr(memory_block);
+        let size = geometry.memory_block_size();
+        let result = self.device.region().add(addr, size);
+        self.report.added(result);
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Refused),
+        }
+    }
+
+    pub(super) fn online(&self, memory_block: u32) -> Outcome {
+        let (geometry, bell) = (self.device.geometry(), self.device.bell());
+        let addr = geometry.memory_block_addr(memory_block);
+        let size = geometry.memory_block_size();
+        for _ in 0..ONLINE_TRIES {
+            let stored = memory_block::online_movable(self.device.dev(), addr, size);
+            bell.discard_signals();
+            match stored {
+                Stored::Done => return Outcome::Done,
+                Stored::Again if !bell.is_rung(STOP) => {}
+                Stored::Again => return Outcome::Failed(Failure::Interrupted),
+                Stored::Refused(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
+                // Online already, too.
+                Stored::Refused(_) => return Outcome::Failed(Failure::Refused),
+            }
+        }
+        Outcome::Failed(Failure::Busy)
+    }
+
+    /// About how many bytes of an online memory block are in use, or unplugged.
+    pub(super) fn look(&self, memory_block: u32) -> u64 {
+        let geometry = self.device.geometry();
+        let size = geometry.memory_block_size();
+        let addr = geometry.memory_block_addr(memory_block);
+        self.used_of(addr, size, 0, SAMPLE_STRIDE).unwrap_or(size)
+    }
+
+    /// How many bytes of a range of online memory are in use, besides `ours`, which are unplugged.
+    /// One page in every `stride` is looked at.
+    fn used_of(&self, addr: u64, size: u64, ours: u64, stride: usize) -> Option<u64> {
+        let pages = self.device.region().pages(addr, size)?;
+        let used = pages
+            .estimate_used(stride)
+            .saturating_mul(kernel::page::PAGE_SIZE as u64)
+            .saturating_sub(ours);
+        Some(used.min(size.saturating_sub(ours)))
+    }
+
+    /// How many bytes of some memory blocks, which are of one block and online, are in use, and out
+    /// of how many that are plugged. One page in every `stride` is looked at.
+    fn used_in(&self, memory_blocks: &Range<u32>, stride: usize) -> Option<(u64, u64)> {
+        let geometry = self.device.geometry();
+        let block = geometry.block_of_memory_block(memory_blocks.start);
+        let whole = geometry.memory_block_size();
+        let plugged = self
+            .device
+            .with_engine(|engine| engine.map().plugged_in(block));
+        let mut ours = geometry
+            .block_size()
+            .saturating_sub(geometry.size_of(plugged));
+        let (mut used, mut size) = (0_u64, 0_u64);
+        for number in memory_blocks.clone() {
+            let online = self
+                .device
+                .with_engine(|engine| engine.map().in_linux(number).online());
+            if online {
+                let mine = ours.min(whole);
+                let addr = geometry.memory_block_addr(number);
+                used = used.saturating_add(self.used_of(addr, whole, mine, stride)?);
+                size = size.saturating_add(whole.saturating_sub(mine));
+                ours = ours.saturating_sub(mine);
+            }
+        }
+        Some((used, size))
+    }
+
+    pub(super) fn remove(&self, memory_blocks: &Range<u32>, online: bool, brief: bool) -> Outcome {
+        let geometry = self.device.geometry();
+        let count = memory_blocks.end.saturating_sub(memory_blocks.start);
+        let addr = geometry.memory_block_addr(memory_blocks.start);
+        let size = u64::from(count).saturating_mul(geometry.memory_block_size());
+        let mut used = 0;
+        if online {
+            match self.used_in(memory_blocks, SAMPLE_STRIDE) {
+                Some((bytes, of)) if effort::room_for(bytes, of, hotplug::available_memory()) => {
+                    used = bytes;
+                }
+                _ => return Outcome::Failed(Failure::Busy),
+            }
+        }
+        if brief {
+            // As if it was empty: just the time that it takes to find out that it can go.
+            used = 0;
+        }
+        let bell = self.device.bell();
+        let limit_ms = self.pace.lock().deadline_ms(used);
+        let begun = Instant::<Monotonic>::now();
+        let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
+        match result {
+            Ok(()) => {
+                let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
+                self.pace.lock().done(took_ms, limit_ms);
+                Outcome::Done
+            }
+            Err(EINTR) => {
+                let late = online && !bell.is_rung(URGENT);
+                if late
+                    && self
+                        .used_in(memory_blocks, 1)
+                        .is_some_and(|(used, _)| used == 0)
+                {
+                    self.pace.lock().too_short();
+                }
+                Outcome::Failed(Failure::Interrupted)
+            }
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Busy),
+        }
+    }
+
+    /// Sees to it that Linux does not use memory that the device does not have.
+    pub(super) fn withdraw(&self, subs: &Range<u32>) -> Outcome {
+        let geometry = self.device.geometry();
+        let Some(pages) = self.device.pages(subs) else {
+            return Outcome::Failed(Failure::Refused);
+        };
+        if pages.are_left_offline() {
+            // By an earlier driver.
+            pages.tag(true);
+            return Outcome::Done;
+        }
+        let taken = pages.take();
+        dev_err!(
+            self.device.dev(),
+            "memory in use from {:#x} to {:#x} is not plugged in the device: {}\n",
+            geometry.sub_addr(subs.start),
+            geometry.sub_addr(subs.end),
+            if taken.is_ok() {
+                "withdrawn, what was in it is lost"
+            } else {
+                "it could not be withdrawn, and is tried for again"
+            }
+        );
+        match taken {
+            Ok(()) => Outcome::Done,
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Busy),
+        }
+    }
+
+    pub(super) fn take(&self, subs: &Range<u32>) -> Outcome {
+        let geometry = self.device.geometry();
+        let count = subs.end.saturating_sub(subs.start);
+        let (addr, size) = (geometry.sub_addr(subs.start), geometry.size_of(count));
+        let Some(pages) = self.device.pages(subs) else {
+            return Outcome::Failed(Failure::Refused);
+        };
+        let used = self.used_of(addr, size, 0, SAMPLE_STRIDE);
+        if !used.is_some_and(|used| effort::room_for(used, size, hotplug::available_memory())) {
+            return Outcome::Failed(Failure::Busy);
+        }
+        let tries = if count == 1 && pages.movable() {
+            TAKE_TRIES
+        } else {
+            1
+        };
+        for _ in 0..tries {
+            match pages.take() {
+                Ok(()) => return Outcome::Done,
+                Err(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
+                Err(_) if self.device.bell().is_rung(URGENT) => {
+                    return Outcome::Failed(Failure::Interrupted)
+                }
+                Err(_) => {}
+            }
+        }
+        Outcome::Failed(Failure::Busy)
+    }
+}
