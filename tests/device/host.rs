@@ -7,7 +7,8 @@
 //! ones nothing else is locked.
 
 use crate::linux::bell::Bell;
-use crate::linux::control::Directory;
+use crate::linux::control::Control;
+use crate::linux::debug_dir::Directory;
 use crate::linux::hidden::Hidden;
 use crate::linux::ring::Chain;
 use crate::linux::thread::Run;
@@ -99,7 +100,7 @@ pub(crate) struct Host {
 }
 
 /// What stands for the device in debugfs.
-pub(crate) type Files = Directory<Host>;
+pub(crate) type Files = Control<Host>;
 
 impl Host {
     /// A device in all of `hidden`, which is not there yet.
@@ -132,26 +133,22 @@ impl Host {
         )
     }
 
-    /// The files in debugfs.
+    /// The files in debugfs, in the directory `device` of the module's.
     pub(crate) fn files(host: &Arc<Self>) -> Result<Files> {
-        Directory::new(
-            c"virtio_mem_test",
+        let directory = Directory::new(
+            c"device",
             host,
             &[
-                (c"control", |_, _| Ok(()), Some(Self::control)),
-                (c"status", Self::status, None),
-                (
-                    c"violations",
-                    |host, to| model::report::violations(&host.model.lock(), to),
-                    None,
-                ),
-                (
-                    c"log",
-                    |host, to| model::report::log(&host.model.lock(), to),
-                    None,
-                ),
+                (c"status", Self::status),
+                (c"violations", |host, to| {
+                    model::report::violations(&host.model.lock(), to)
+                }),
+                (c"log", |host, to| {
+                    model::report::log(&host.model.lock(), to)
+                }),
             ],
-        )
+        )?;
+        Control::new(directory, c"control", host, Self::control)
     }
 
     fn status(&self, to: &mut dyn core::fmt::Write) -> core::fmt::Result {

@@ -7,6 +7,7 @@
 
 use crate::host::Files;
 use crate::host::Host;
+use crate::linux::debug_dir::Root;
 use crate::linux::hidden::Hidden;
 use crate::linux::memory_notifier;
 use crate::linux::param;
@@ -42,6 +43,7 @@ struct Module {
     _thread: Thread<Host>,
     _notifier: Pin<KBox<memory_notifier::Registration<Hidden>>>,
     _parent: kernel::faux::Registration,
+    _root: Root,
 }
 
 /// Takes the device away before what it needs.
@@ -64,12 +66,14 @@ impl kernel::Module for Module {
         let parent = kernel::faux::Registration::new(c"virtio_mem_test", None)?;
         let host = Host::new(hidden, parent.as_ref().as_ref())?;
         let thread = Thread::start(host.clone(), -1, c"vmem_test")?;
+        let root = Root::new(c"virtio_mem_test");
         Ok(Self {
             _files: Host::files(&host)?,
             _gone: GoesWithDevice(host),
             _thread: thread,
             _notifier: notifier,
             _parent: parent,
+            _root: root,
         })
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! It plays a hypervisor, on RAM that the kernel was told not to use (`mem=`), so that plugged
 //! memory is real, and unplugged memory can be watched. What it is like and which mistakes it makes
-//! is written to `virtio_mem_test/control` in debugfs; see `model/command.rs`.
+//! is written to `virtio_mem_test/device/control` in debugfs; see `model/command.rs`.
 //!
 //! - [`model`] is the device, without a kernel;
 //! - [`linux`] wraps kernel facilities, with all `unsafe` code;

@@ -17,7 +17,7 @@ from .paths import TEST_DEVICE
 from .qemu import DEVICE_MEMORY
 from .units import GIB, MIB
 
-CONTROL = "/sys/kernel/debug/virtio_mem_test"
+CONTROL = "/sys/kernel/debug/virtio_mem_test/device"
 DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 
 # RAM below 4 GiB, of which the kernel gets what the test wants; the rest of the

@@ -36,13 +36,6 @@ void vmem_test_cond_resched(void)
 	cond_resched();
 }
 
-static int vmem_test_open(struct inode *inode, struct file *file)
-{
-	struct vmem_test_file *what = inode->i_private;
-
-	return single_open(file, what->show, what);
-}
-
 static ssize_t vmem_test_write(struct file *file, const char __user *from,
 			       size_t len, loff_t *pos)
 {
@@ -50,8 +43,6 @@ static ssize_t vmem_test_write(struct file *file, const char __user *from,
 	char *text;
 	int err;
 
-	if (!what->write)
-		return -EPERM;
 	if (len > PAGE_SIZE)
 		return -EINVAL;
 	text = memdup_user_nul(from, len);
@@ -64,15 +55,11 @@ static ssize_t vmem_test_write(struct file *file, const char __user *from,
 
 static const struct file_operations vmem_test_fops = {
 	.owner = THIS_MODULE,
-	.open = vmem_test_open,
-	.read = seq_read,
 	.write = vmem_test_write,
-	.llseek = seq_lseek,
-	.release = single_release,
 };
 
 void vmem_test_create_file(const char *name, struct dentry *dir,
 			   struct vmem_test_file *file)
 {
-	debugfs_create_file(name, 0600, dir, file, &vmem_test_fops);
+	debugfs_create_file(name, 0200, dir, file, &vmem_test_fops);
 }

@@ -14,9 +14,8 @@
 /* An enumerator without a type of its own. */
 static const unsigned long VMEM_MEMREMAP_WB = MEMREMAP_WB;
 
-/* A file in debugfs that may be written to; text ends with a NUL. */
+/* A file in debugfs that is written to; text ends with a NUL. */
 struct vmem_test_file {
-	int (*show)(struct seq_file *seq, void *record);
 	int (*write)(struct vmem_test_file *file, const char *text);
 };
 

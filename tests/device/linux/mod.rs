@@ -7,6 +7,8 @@
 #[path = "../../../rust/linux/bell.rs"]
 pub(crate) mod bell;
 pub(crate) mod control;
+#[path = "../../../rust/linux/debug_dir.rs"]
+pub(crate) mod debug_dir;
 pub(crate) mod hidden;
 #[path = "../../../rust/linux/memory_notifier.rs"]
 pub(crate) mod memory_notifier;
