@@ -23,12 +23,10 @@ use crate::block_map::BlockMap;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::geometry::Geometry;
-use crate::vocabulary::Action;
 use crate::vocabulary::Reason;
 use crate::vocabulary::State;
 use crate::wire::Config;
 use crate::wire::Request;
-use crate::wire::Response;
 use core::fmt;
 use core::ops::DerefMut;
 use core::ops::Range;
@@ -38,126 +36,19 @@ mod audit;
 mod grow;
 pub mod notify;
 mod shrink;
+mod step;
+mod waiting;
+
+pub use step::Failure;
+pub use step::Look;
+pub use step::Onlining;
+pub use step::Outcome;
+pub use step::Step;
+pub use step::Surroundings;
 
 use audit::Audit;
 use shrink::Pass;
-
-/// Which zone memory goes to when the driver brings it online.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Onlining {
-    /// The driver brings online what it adds, into ZONE_MOVABLE.
-    Movable,
-    /// The kernel's default policy, and user space, decide.
-    Policy,
-}
-
-/// What the caller carries out next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Read the config space; answer with [`Outcome::Config`].
-    ReadConfig,
-    /// Send a request; answer with [`Outcome::Answered`].
-    Send(Request),
-    /// Add a memory block to Linux.
-    Add {
-        /// Its number.
-        memory_block: u32,
-    },
-    /// Bring a memory block online into ZONE_MOVABLE.
-    Online {
-        /// Its number.
-        memory_block: u32,
-    },
-    /// Take memory blocks offline where they are online, and remove them from Linux: all or none.
-    Remove {
-        /// Their numbers.
-        memory_blocks: Range<u32>,
-        /// Whether that means to empty them first, which may take long or fail.
-        online: bool,
-        /// Not to try for long: it is one of many attempts.
-        brief: bool,
-    },
-    /// Take sub-blocks of an online memory block out of the page allocator, as PageOffline.
-    Take {
-        /// Their numbers.
-        subs: Range<u32>,
-    },
-    /// Make sure that sub-blocks of an online memory block, which the device does not have, are out
-    /// of the page allocator, as PageOffline. Where Linux was using them, that is bad news.
-    Withdraw {
-        /// Their numbers.
-        subs: Range<u32>,
-    },
-    /// Hand sub-blocks of an online memory block (back) to the page allocator.
-    Give {
-        /// Their numbers.
-        subs: Range<u32>,
-    },
-    /// Nothing, until something happens or this many milliseconds have passed.
-    Wait {
-        /// `None`: only when something happens.
-        ms: Option<u64>,
-    },
-}
-
-impl Step {
-    /// A word for it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::ReadConfig => "read-config",
-            Self::Send(request) => Action::of_request(*request).as_str(),
-            Self::Add { .. } => "add",
-            Self::Online { .. } => "online",
-            Self::Remove { .. } => "remove",
-            Self::Take { .. } => "take",
-            Self::Withdraw { .. } => "withdraw",
-            Self::Give { .. } => "give",
-            Self::Wait { .. } => "wait",
-        }
-    }
-}
-
-/// Why a step failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Memory is in use, or somebody else is in the way.
-    Busy,
-    /// It took longer than it may, or the request changed.
-    Interrupted,
-    /// No memory for what Linux has to allocate.
-    NoMemory,
-    /// Anything else.
-    Refused,
-}
-
-/// How a step went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done.
-    Done,
-    /// Not done, and everything as before.
-    Failed(Failure),
-    /// The answer to [`Step::Send`].
-    Answered(Response),
-    /// The answer to [`Step::ReadConfig`].
-    Config(Config),
-}
-
-/// What may have changed outside since the last step.
-#[derive(Clone, Copy, Debug)]
-pub struct Surroundings {
-    /// A clock that never goes back, in milliseconds.
-    pub now_ms: u64,
-    /// Memory of the guest that is free or easily freed, in bytes.
-    pub free: u64,
-    /// How much the guest can spend on the metadata of more memory without missing it, in bytes.
-    pub metadata_room: u64,
-    /// Whether online memory may be unplugged (module parameter `unplug_online`).
-    pub unplug_online: bool,
-}
-
-/// Tells how much of an online memory block is in use, in bytes.
-pub type Look<'a> = &'a dyn Fn(u32) -> u64;
+use waiting::Waiting;
 
 /// What the step under way is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,35 +76,6 @@ enum Doing {
     Add(u32),
     Online(u32),
     Remove(Range<u32>),
-}
-
-/// Why nothing is done, and until when.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    reason: Reason,
-    until_ms: Option<u64>,
-    /// With `MemoryInUse`: when another attempt is worthwhile before that.
-    freed: Freed,
-    /// Linux could not take memory that is plugged. It is of use to nobody, so the host gets it
-    /// back while we wait.
-    shed: bool,
-}
-
-/// How much free memory makes an attempt worthwhile, and from when on. What the guest frees and
-/// takes all the time must not keep us busy.
-#[derive(Clone, Copy, Debug, Default)]
-struct Freed {
-    /// This much: at once.
-    plenty: u64,
-    /// This much: not before `some_ms`.
-    some: u64,
-    some_ms: u64,
-}
-
-impl Freed {
-    fn is_met(&self, around: &Surroundings) -> bool {
-        around.free >= self.plenty || (around.free >= self.some && around.now_ms >= self.some_ms)
-    }
 }
 
 /// What the engine is doing, for people and for the host.
@@ -276,9 +138,6 @@ const BATCH: u64 = 2 << 30;
 /// Memory that may be added but offline: memory for its metadata is already gone, so without a
 /// limit a guest that nobody onlines memory in would die of it.
 const MAX_OFFLINE: u64 = 1 << 30;
-
-/// How often free memory is looked at while waiting for memory in use, in milliseconds.
-const WATCH_MS: u64 = 1_000;
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// An engine for a device in the state that `config` (checked) describes. `words` must have
@@ -448,64 +307,6 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return self.keep_waiting(around).unwrap_or(Step::Wait { ms: over });
         };
         self.start(doing)
-    }
-
-    /// Says whether to go on waiting; otherwise there is no more reason to.
-    fn keep_waiting(&mut self, around: &Surroundings) -> Option<Step> {
-        let waiting = self.waiting?;
-        let watched = waiting.reason == Reason::MemoryInUse;
-        let over = waiting.until_ms.is_some_and(|at| around.now_ms >= at)
-            || (watched && waiting.freed.is_met(around));
-        if over {
-            self.waiting = None;
-            if watched && around.free >= waiting.freed.plenty {
-                self.pass = Pass::new();
-                self.first_pass = true;
-                self.in_vain = 0;
-                self.in_use.reset();
-            } else {
-                self.pass.resume();
-            }
-            return None;
-        }
-        if waiting.shed && self.map.loose() > 0 {
-            if let Some(doing) = self.unplug_loose(u32::MAX) {
-                return Some(self.start(doing));
-            }
-        }
-        let ms = waiting
-            .until_ms
-            .map(|at| at.saturating_sub(around.now_ms).max(1));
-        let ms = if watched {
-            Some(ms.unwrap_or(WATCH_MS).min(WATCH_MS))
-        } else {
-            ms
-        };
-        Some(Step::Wait { ms })
-    }
-
-    /// Nothing more can be done for now.
-    fn wait(&mut self, reason: Reason, around: &Surroundings) {
-        let delay = match reason {
-            Reason::HostBusy | Reason::HostRefused | Reason::HostError => Some(self.host.fail()),
-            Reason::NoMemory | Reason::OnliningRefused => Some(self.linux.fail()),
-            Reason::None
-            | Reason::NoAnswer
-            | Reason::MemoryInUse
-            | Reason::OfflineLimit
-            | Reason::NotAddressable => None,
-        };
-        self.wait_for(reason, delay, around);
-    }
-
-    fn wait_for(&mut self, reason: Reason, delay_ms: Option<u64>, around: &Surroundings) {
-        self.attempts = self.attempts.saturating_add(1);
-        self.waiting = Some(Waiting {
-            reason,
-            until_ms: delay_ms.map(|ms| around.now_ms.saturating_add(ms)),
-            freed: Freed::default(),
-            shed: false,
-        });
     }
 
     /// Something was achieved: the next failure is a first one again. (Not that of Linux: that it

@@ -2,11 +2,11 @@
 
 //! Growing: first what is plugged already, then partly plugged blocks, then new ones.
 
+use super::waiting::WATCH_MS;
 use super::Doing;
 use super::Engine;
 use super::Onlining;
 use super::Surroundings;
-use super::WATCH_MS;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::InLinux;

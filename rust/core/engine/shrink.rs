@@ -8,9 +8,9 @@
 //! highest. Big blocks go as a whole or not at
 //! all.
 
+use super::waiting::Freed;
 use super::Doing;
 use super::Engine;
-use super::Freed;
 use super::Look;
 use super::Surroundings;
 use crate::block_map::Class;

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Doing nothing for a while, and why.
+
+use super::shrink::Pass;
+use super::Engine;
+use super::Step;
+use super::Surroundings;
+use crate::vocabulary::Reason;
+use core::ops::DerefMut;
+
+/// How often free memory is looked at while waiting for memory in use, in milliseconds.
+pub(super) const WATCH_MS: u64 = 1_000;
+
+/// Why nothing is done, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) reason: Reason,
+    pub(super) until_ms: Option<u64>,
+    /// With `MemoryInUse`: when another attempt is worthwhile before that.
+    pub(super) freed: Freed,
+    /// Linux could not take memory that is plugged. It is of use to nobody, so the host gets it
+    /// back while we wait.
+    pub(super) shed: bool,
+}
+
+/// How much free memory makes an attempt worthwhile, and from when on. What the guest frees and
+/// takes all the time must not keep us busy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Freed {
+    /// This much: at once.
+    pub(super) plenty: u64,
+    /// This much: not before `some_ms`.
+    pub(super) some: u64,
+    pub(super) some_ms: u64,
+}
+
+impl Freed {
+    fn is_met(&self, around: &Surroundings) -> bool {
+        around.free >= self.plenty || (around.free >= self.some && around.now_ms >= self.some_ms)
+    }
+}
+
+impl<W: DerefMut<Target = [u64]>> Engine<W> {
+    /// Says whether to go on waiting; otherwise there is no more reason to.
+    pub(super) fn keep_waiting(&mut self, around: &Surroundings) -> Option<Step> {
+        let waiting = self.waiting?;
+        let watched = waiting.reason == Reason::MemoryInUse;
+        let over = waiting.until_ms.is_some_and(|at| around.now_ms >= at)
+            || (watched && waiting.freed.is_met(around));
+        if over {
+            self.waiting = None;
+            if watched && around.free >= waiting.freed.plenty {
+                self.pass = Pass::new();
+                self.first_pass = true;
+                self.in_vain = 0;
+                self.in_use.reset();
+            } else {
+                self.pass.resume();
+            }
+            return None;
+        }
+        if waiting.shed && self.map.loose() > 0 {
+            if let Some(doing) = self.unplug_loose(u32::MAX) {
+                return Some(self.start(doing));
+            }
+        }
+        let ms = waiting
+            .until_ms
+            .map(|at| at.saturating_sub(around.now_ms).max(1));
+        let ms = if watched {
+            Some(ms.unwrap_or(WATCH_MS).min(WATCH_MS))
+        } else {
+            ms
+        };
+        Some(Step::Wait { ms })
+    }
+
+    /// Nothing more can be done for now.
+    pub(super) fn wait(&mut self, reason: Reason, around: &Surroundings) {
+        let delay = match reason {
+            Reason::HostBusy | Reason::HostRefused | Reason::HostError => Some(self.host.fail()),
+            Reason::NoMemory | Reason::OnliningRefused => Some(self.linux.fail()),
+            Reason::None
+            | Reason::NoAnswer
+            | Reason::MemoryInUse
+            | Reason::OfflineLimit
+            | Reason::NotAddressable => None,
+        };
+        self.wait_for(reason, delay, around);
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        reason: Reason,
+        delay_ms: Option<u64>,
+        around: &Surroundings,
+    ) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.waiting = Some(Waiting {
+            reason,
+            until_ms: delay_ms.map(|ms| around.now_ms.saturating_add(ms)),
+            freed: Freed::default(),
+            shed: false,
+        });
+    }
+}
