@@ -24,6 +24,8 @@ all: modules agent ## what `make` alone makes: module for the stock kernel, and 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo '  FLAVOUR=stock     for which kernel: stock, debug, kcsan'
+	@echo '  JOBS=2            how many test files run at once'
+	@echo '  ALSO=debug        on which kernel some of the tests run as well'
 	@echo '  KERNEL=RELEASE    that stock kernel of the archive instead of the newest'
 	@echo '  MIRROR=URL        Debian mirror, if not that of this machine'
 
