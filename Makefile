@@ -42,6 +42,7 @@ check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN .
 	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) &&) \
 		FLAVOURS='$(FLAVOUR) $(ALSO)' \
 		tests/run --checks tests/checks --jobs $(JOBS) $(addprefix --also ,$(ALSO)) $(TESTS)
+	@scripts/compiled.sh save
 
 soak: modules kernel agent ## everything at once, at random, every page checked; MINUTES=30 SEED=N
 	@MINUTES='$(MINUTES)' SEED='$(SEED)' \

@@ -43,6 +43,7 @@ kbuild_strict() {
 }
 
 agent() {
+	"$TOP/scripts/compiled.sh" restore
 	"$TOP/scripts/enter" env CARGO_TARGET_DIR="$OUT/cargo" \
 		RUSTFLAGS='-C target-feature=+crt-static' \
 		cargo build --locked --release --target x86_64-unknown-linux-gnu -p virtio-mem-agent

@@ -241,6 +241,9 @@ def run_all(
     jobs: int, first: Callable[[], Counts], files: list[tuple[str, Path, list[Test]]]
 ) -> list[Counts]:
     """Runs the checks, and the tests of all files beside them, some at a time."""
+    if jobs > 1:
+        # What may take longest begins first, so that nothing runs alone at the end.
+        files = sorted(files, key=lambda file: -sum(test.limit for test in file[2]))
     pool = ThreadPoolExecutor(max(1, jobs))
     try:
         results = [pool.submit(first), *(pool.submit(run_file, *file) for file in files)]
