@@ -122,14 +122,20 @@ class Reboots(Resizing):
             if moved:
                 self.qemu = after
                 self.channel.reattach(after.port(CHANNEL))
+            # As long as it arrives, `cont` says no more than that it may run then, and a guest
+            # that has been stopped stays so.
+            self.wait_until(lambda: self._status() != "inmigrate", 60, "does not arrive")
             if still:
                 self.qemu.qmp("cont")
             self.wait_until(
-                lambda: self.qemu.qmp("query-status")["status"] == "running", 60, "not running"
+                lambda: self._status() == "running", 60, lambda: f"it is {self._status()}"
             )
         finally:
             (before if moved else after).stop()
         return moved
+
+    def _status(self) -> str:
+        return str(self.qemu.qmp("query-status")["status"])
 
     def reconnect(self) -> None:
         """Hangs up and connects to the guest anew.
