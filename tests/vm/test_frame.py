@@ -11,7 +11,14 @@ from vmtest.iomem import Resource, parse_iomem
 from vmtest.ktap import main, test
 from vmtest.memory import MemoryBlock, parse_blocks
 from vmtest.runner import Counts, results_in
-from vmtest.splat import splats, without_crash, without_expendable, without_failed_migrations
+from vmtest.splat import (
+    STATE_STORE,
+    splats,
+    without_crash,
+    without_expendable,
+    without_failed_migrations,
+    without_state_store,
+)
 
 SPLATS = """\
 [    1.0] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 x+0x1/0x2
@@ -84,6 +91,10 @@ def tells_splats() -> None:
     other = FAILED_MIGRATION.replace("alloc_migration_target", "vmalloc")
     expect_equal(len(splats(without_failed_migrations(other + SPLATS[0]))), 3, "splats")
     expect_equal(splats(without_expendable(KILLED)), [], "splats")
+    known = "WARNING: possible circular locking dependency\n" + "\n".join(STATE_STORE)
+    expect_equal(splats(without_state_store(f"{known}\n</TASK>")), [], "splats")
+    other = known.replace("kernfs_drain", "")
+    expect_equal(len(splats(without_state_store(f"{other}\n</TASK>"))), 1, "splats")
     # One that was not to be killed, before one that was.
     other = KILLED.replace("oom_score_adj:1000", "oom_score_adj:0")
     expect_equal(len(splats(without_expendable(other + KILLED))), 4, "splats")

@@ -24,6 +24,7 @@ from .splat import (
     without_expendable,
     without_failed_allocations,
     without_failed_migrations,
+    without_state_store,
 )
 
 # An emulated machine hangs now and then before its first process runs (once in
@@ -193,7 +194,7 @@ class Guest(Reboots):
     # The end
 
     def splats(self) -> list[str]:
-        log = self.console.read_text(errors="replace")
+        log = without_state_store(self.console.read_text(errors="replace"))
         if self.failed_migrations:
             log = without_failed_migrations(log)
         if self.failed_allocations:

@@ -71,6 +71,24 @@ def without_expendable(log: str) -> str:
     return OUT_OF_MEMORY.sub(keep, log)
 
 
+# A report of lockdep, up to the end of the stack of who has caused it.
+LOCKDEP = re.compile(r"[^\n]*WARNING: possible circular locking.*?</TASK>", re.DOTALL)
+
+# One that is the kernel's own, and no deadlock: try_remove_memory() waits for those who
+# write to a memory block's `state` while it holds the locks that they want; but they
+# got past lock_device_hotplug_sysfs() first, which lets go where it would have to wait.
+STATE_STORE = ("state_store", "mem_hotplug_begin", "kernfs_drain", "remove_memory_block_devices")
+
+
+def without_state_store(log: str) -> str:
+    """The log without that report."""
+
+    def keep(match: re.Match[str]) -> str:
+        return "" if all(name in match[0] for name in STATE_STORE) else match[0]
+
+    return LOCKDEP.sub(keep, log)
+
+
 # A crash that was asked for, up to where the log of the next kernel begins.
 CRASH = re.compile(r"sysrq: Trigger a crash.*?(?=\] Linux version )", re.DOTALL)
 

@@ -6,8 +6,9 @@ import random
 import time
 
 from ..errors import TestFailure, expect, expect_equal
+from ..memory import MemoryBlock
 from ..qemu import MemDevice
-from ..units import MIB, mib
+from ..units import mib
 from .driver import Shown, shown
 from .memory import bring_online
 from .site import Site, patience
@@ -105,8 +106,8 @@ def check(site: Site) -> None:
     total = sum(int(values["plugged_size"]) for values in found.values())
     # The memory that the kernel has had from the beginning is left alone by all.
     guest.expect_hotplugged(total, patience(20))
-    check_agent(site, found)
-    check_blocks(site, found)
+    check_agent(site)
+    check_blocks(site)
     guest.expect_clean_log()
 
 
@@ -129,26 +130,47 @@ def check_device(site: Site, device: MemDevice, values: Shown) -> None:
             expect_equal(int(value), 0, f"{name}: {key}")
 
 
-def check_agent(site: Site, found: dict[str, Shown]) -> None:
-    result = site.guest.run("virtio-mem-agent", "status", "--json", timeout=patience(60))
-    expect_equal(result.rc, 0, f"exit status of the agent ({result.stderr})")
-    said = {entry["device"]: entry for entry in json.loads(result.stdout)["devices"]}
-    for values in found.values():
-        entry = said.get(values["device"], {})
-        for key in ("requested_size", "plugged_size", "added_size", "state", "start_address"):
-            expect_equal(str(entry.get(key)), values[key], f"{values['device']}: {key} of the agent")
+def check_agent(site: Site) -> None:
+    """That the agent says what the driver says."""
+    different: list[str] = []
+
+    def agrees() -> bool:
+        result = site.guest.run("virtio-mem-agent", "status", "--json", timeout=patience(60))
+        expect_equal(result.rc, 0, f"exit status of the agent ({result.stderr})")
+        said = {entry["device"]: entry for entry in json.loads(result.stdout)["devices"]}
+        different[:] = [
+            f"{values['device']}: {key} is {values[key]}, the agent says {entry.get(key)}"
+            for values in shown(site.guest).values()
+            for entry in [said.get(values["device"], {})]
+            for key in ("requested_size", "plugged_size", "added_size", "state", "start_address")
+            if str(entry.get(key)) != values[key]
+        ]
+        return not different
+
+    # A memory block of which nothing is plugged any more may go just then.
+    site.guest.wait_until(agrees, 20, lambda: "; ".join(different), poll=1)
 
 
-def check_blocks(site: Site, found: dict[str, Shown]) -> None:
+def check_blocks(site: Site) -> None:
+    """That Linux has the memory blocks that the driver says it has added."""
     for device in site.geometry.devices:
-        blocks = site.guest.blocks(device.name)
-        size = sum(block.size for block in blocks)
-        expect_equal(size, int(found[device.name]["added_size"]), f"{device.name}: added_size")
+        blocks: list[MemoryBlock] = []
+        sizes: list[int] = []
+
+        def agrees(name: str = device.name) -> bool:
+            blocks[:] = site.guest.blocks(name)
+            added = int(shown(site.guest)[name]["added_size"])
+            sizes[:] = [sum(block.size for block in blocks), added]
+            return sizes[0] == added
+
+        # As there.
+        what = f"{device.name}: memory blocks, and added_size: "
+        site.guest.wait_until(agrees, 20, lambda: f"{what}{sizes}", poll=1)
         for block in blocks:
             expect_equal(block.state, "online", f"memory{block.number}")
             expect_equal(block.node, device.node, f"node of memory{block.number}")
             if site.geometry.movable:
                 expect_equal(block.zones, "Movable", f"zone of memory{block.number}")
         # A block is there for what is plugged in it, and goes with the last of that.
-        plugged = int(found[device.name]["plugged_size"])
-        expect(size >= plugged, f"{device.name}: {size // MIB} MiB added, {plugged // MIB} plugged")
+        plugged = site.guest.plugged(device.name)
+        expect(sizes[0] >= plugged, f"{device.name}: {mib(sizes[0])} added, {mib(plugged)} plugged")
