@@ -130,7 +130,6 @@ def each_allocation_of_a_probe() -> None:
 
 def chance(guest: Guest, percent: int, allocators: tuple[str, ...], seed: int) -> None:
     """Resizes, unbinding and binding while allocations fail."""
-    converge(guest, FEWEST * MIB)
     choose = random.Random(seed)
     name = guest.sh(f"basename {DRIVER}/virtio*").strip()
     with failing(guest, percent, *allocators):
@@ -159,6 +158,7 @@ def allocations_by_chance() -> None:
             ]
         ):
             print(f"{percent} % of {' and '.join(allocators)}, seed {seed}")
+            converge(guest, FEWEST * MIB)
             chance(guest, percent, tuple(allocators), seed)
             converge(guest, (640 + 2 * seed) * MIB)
             load.check()
@@ -172,6 +172,7 @@ def everything_at_once() -> None:
     with faulty() as guest, guest.load(256, "--watch") as load:
         insmod_injection(guest, FIRST)
         for seed, error in enumerate((ENOMEM, EBUSY)):
+            converge(guest, FEWEST * MIB)
             with contextlib.ExitStack() as end:
                 for action in ("MEM_GOING_ONLINE", "MEM_GOING_OFFLINE"):
                     file = f"{NOTIFIER}/{action}/error"
