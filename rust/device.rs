@@ -8,6 +8,9 @@
 //! calls. Those who read a file of the device in sysfs or debugfs take it too, each under the locks
 //! of the open file. Under it nothing is taken but the locks of the console and of `changed`.
 //!
+//! Who binds, unbinds, suspends or resets the virtio device holds the lock of that, and waits for the
+//! worker under it: it comes before all others, and the worker never takes it.
+//!
 //! The worker's lock on its queue comes before the engine's. The report's locks (`report.rs`) are
 //! leaves: taken under the locks of the queue or of an open file, but never together, nor together
 //! with the engine's.

@@ -37,10 +37,11 @@ save() {
 }
 
 case $1 in
-save) [ ! -d "$HERE" ] || [ -e "$KEPT" ] || locked "$(basename "$KEPT")" save ;;
+save) locked "$(basename "$KEPT")" save ;;
 restore)
 	[ -e "$HERE" ] || [ ! -e "$KEPT" ] || {
 		mkdir -p "$TOP/out"
+		rm -rf "$HERE.new"
 		cp -a --reflink=auto "$KEPT" "$HERE.new"
 		mv "$HERE.new" "$HERE"
 	}

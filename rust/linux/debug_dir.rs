@@ -129,7 +129,7 @@ impl<T: Send + Sync> Directory<T> {
     }
 
     /// What debugfs knows of the directory: an error pointer where there is none.
-    #[allow(dead_code)] // Of the driver's modules it is the test device's that asks.
+    #[allow(dead_code)] // The test device adds a file of another kind; the driver has none.
     pub(super) fn dentry(&self) -> *mut raw::dentry {
         self.dentry
     }

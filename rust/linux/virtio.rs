@@ -155,7 +155,9 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn freeze_callback(vdev: *mut raw::virtio_device) -> c_int {
-        // SAFETY: Called with a valid device, of which nobody holds the lock.
+        // SAFETY: Transports call with a device of theirs, from the callbacks of its parent
+        // (`virtio_pci_freeze()`, say), of which they hold the parent's lock only. The PM core is done
+        // with the device itself, and its lock, before it comes to the parent.
         unsafe { Self::with_data(vdev, |vdev, data| T::freeze(vdev, data)) }
     }
 
@@ -165,7 +167,8 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn reset_prepare_callback(vdev: *mut raw::virtio_device) -> c_int {
-        // SAFETY: As in `freeze_callback`.
+        // SAFETY: `virtio_pci_reset_prepare()` calls with its device, under the lock of the PCI device
+        // only (`pci_dev_save_and_disable()`).
         unsafe { Self::with_data(vdev, |vdev, data| T::prepare_reset(vdev, data)) }
     }
 
@@ -185,7 +188,9 @@ impl<T: Driver> Adapter<T> {
     ) -> c_int {
         // SAFETY: By this function's contract.
         unsafe { raw::vmem_device_lock(&raw mut (*vdev).dev) };
-        // SAFETY: Under the lock `driver` does not change; a driver it points to is registered.
+        // Another driver may have been bound since. Ours is known by its attributes.
+        // SAFETY: Under the lock `driver` does not change, and a driver that is unregistered has been
+        // unbound under it before (`driver_detach()`).
         let ours = unsafe {
             let driver = (*vdev).dev.driver;
             !driver.is_null() && (*driver).dev_groups == T::ATTRIBUTES.as_ptr()
@@ -193,8 +198,8 @@ impl<T: Driver> Adapter<T> {
         let result = if ours {
             // SAFETY: As in `remove_callback`: the lock is held, and the driver is bound.
             let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-            // SAFETY: Under the lock a driver that is set has been probed successfully, when
-            // `set_drvdata` stored this type.
+            // SAFETY: `really_probe()` sets `driver` before it probes and clears it when that fails,
+            // all under the lock. So it was successful, when `set_drvdata` stored this type.
             let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
             f(vdev, data)
         } else {

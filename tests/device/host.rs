@@ -184,7 +184,10 @@ impl Host {
                 }
             }
             Command::SystemReset => return host.system_reset(),
-            Command::Reset => return host.registration.lock().as_ref().ok_or(ENODEV)?.reset(),
+            Command::Reset => {
+                let mut registration = host.registration.lock();
+                return (*registration).as_mut().ok_or(ENODEV)?.reset();
+            }
             Command::Release => host.release(),
             Command::Honest => {
                 {

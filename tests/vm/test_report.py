@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from vmtest.errors import TestFailure, expect, expect_equal
 from vmtest.commands import Program
+from vmtest.errors import TestFailure, expect, expect_equal
 from vmtest.guest import Guest, only_ours
 from vmtest.ktap import main, test
 from vmtest.units import GIB, MIB

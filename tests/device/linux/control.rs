@@ -29,8 +29,9 @@ const _: () = assert!(offset_of!(File<()>, raw) == 0);
 
 impl<T: Send + Sync> File<T> {
     extern "C" fn write(file: *mut raw::vmem_test_file, text: *const c_char) -> c_int {
-        // SAFETY: Called by `vmem_test_write` with the file, which is there as long as debugfs calls
-        // (see `Control`), and a terminated text.
+        // SAFETY: Called by `vmem_test_write` with a terminated text and the file. That is there:
+        // debugfs calls between `debugfs_file_get()` and `debugfs_file_put()`, for which the removal
+        // of the directory waits, and `Control` drops that before the file.
         let (file, text) = unsafe { (&*file.cast::<Self>(), CStr::from_char_ptr(text)) };
         kernel::error::from_result(|| {
             let text = text.to_str().map_err(|_| EINVAL)?;
@@ -45,11 +46,6 @@ pub(crate) struct Control<T> {
     _directory: Directory<T>,
     _file: KBox<File<T>>,
 }
-
-// SAFETY: debugfs may be used from any thread, and `T` may be shared.
-unsafe impl<T: Send + Sync> Send for Control<T> {}
-// SAFETY: With a shared reference nothing can be done.
-unsafe impl<T: Send + Sync> Sync for Control<T> {}
 
 impl<T: Send + Sync> Control<T> {
     /// Adds the file to a directory. May sleep.

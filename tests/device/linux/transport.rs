@@ -302,9 +302,9 @@ impl<H: Hypervisor> Registration<H> {
     }
 
     /// Resets the device. May sleep.
-    pub(crate) fn reset(&self) -> Result {
+    pub(crate) fn reset(&mut self) -> Result {
         let vdev = self.0.vdev.get();
-        // SAFETY: Registered. Its owner does not unregister it meanwhile, nor reset it twice at once.
+        // SAFETY: Registered until `self` is dropped. `&mut` keeps a second reset away.
         kernel::error::to_result(unsafe { raw::virtio_device_reset_prepare(vdev) })?;
         // SAFETY: As above.
         kernel::error::to_result(unsafe { raw::virtio_device_reset_done(vdev) })

@@ -4,8 +4,8 @@
 import random
 import threading
 
-from ..errors import TestFailure
 from ..commands import Program, Result
+from ..errors import TestFailure
 from ..guest import Guest
 from .site import Site, patience
 

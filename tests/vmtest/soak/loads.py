@@ -4,8 +4,8 @@
 import json
 from typing import Any
 
-from ..errors import TestFailure, expect_equal
 from ..commands import Program
+from ..errors import TestFailure, expect_equal
 from ..guest import Guest
 from ..load import Load
 from .activity import Activity, ended
