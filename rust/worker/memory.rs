@@ -127,31 +127,39 @@ impl Worker {
             used = 0;
         }
         let bell = self.device.bell();
-        let limit_ms = self.pace.lock().deadline_ms(used);
-        let begun = Instant::<Monotonic>::now();
-        let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
-        match result {
-            Ok(()) => {
-                // What is offline goes fast on any machine.
-                if online {
-                    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
-                    self.pace.lock().done(took_ms, limit_ms);
+        // What was migrated in an attempt that was cut off is soon filled again.
+        let mut again = !brief;
+        loop {
+            let limit_ms = self.pace.lock().deadline_ms(used);
+            let begun = Instant::<Monotonic>::now();
+            let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
+            let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
+            match result {
+                Ok(()) => {
+                    // What is offline goes fast on any machine.
+                    if online {
+                        self.pace.lock().done(took_ms, limit_ms);
+                    }
+                    return Outcome::Done;
                 }
-                Outcome::Done
-            }
-            Err(EINTR) => {
-                let late = online && !bell.is_rung(URGENT);
-                if late
-                    && self
-                        .used_in(memory_blocks, 1)
-                        .is_some_and(|(used, _)| used == 0)
-                {
-                    self.pace.lock().too_short();
+                Err(EINTR) => {
+                    let left = if online && !bell.is_rung(URGENT) {
+                        self.used_in(memory_blocks, 1).map(|(left, _)| left)
+                    } else {
+                        None
+                    };
+                    // That a brief attempt goes over much memory once says nothing.
+                    let late = left.is_some_and(|left| {
+                        (left == 0 || !brief) && self.pace.lock().cut_off(took_ms, limit_ms, left)
+                    });
+                    if !again || !late {
+                        return Outcome::Failed(Failure::Interrupted);
+                    }
+                    again = false;
                 }
-                Outcome::Failed(Failure::Interrupted)
+                Err(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
+                Err(_) => return Outcome::Failed(Failure::Busy),
             }
-            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
-            Err(_) => Outcome::Failed(Failure::Busy),
         }
     }
 

@@ -106,6 +106,10 @@ pub(super) struct Pass {
     progress_ms: Option<u64>,
     /// Free memory when it was begun or continued.
     free_then: Option<u64>,
+    /// The least free memory since it was begun.
+    least_free: Option<u64>,
+    /// It has achieved something.
+    fruitful: bool,
 }
 
 impl Pass {
@@ -119,12 +123,15 @@ impl Pass {
             len: u32::MAX,
             progress_ms: None,
             free_then: None,
+            least_free: None,
+            fruitful: false,
         }
     }
 
-    /// Something was achieved, or a pass that was broken off goes on.
+    /// Something was achieved.
     pub(super) fn progress(&mut self) {
         self.progress_ms = None;
+        self.fruitful = true;
     }
 
     /// Goes on where it was broken off, or starts again where it had come to its end.
@@ -132,7 +139,7 @@ impl Pass {
         if PHASES.len() <= self.phase {
             *self = Self::new();
         }
-        self.progress();
+        self.progress_ms = None;
     }
 
     /// For how long nothing has been achieved, in milliseconds.
@@ -145,8 +152,23 @@ impl Pass {
             phase: self.phase.saturating_add(1),
             progress_ms: self.progress_ms,
             free_then: self.free_then,
+            least_free: self.least_free,
+            fruitful: self.fruitful,
             ..Self::new()
         };
+    }
+
+    /// How much free memory there is that was not there when less of it was used: what is left for
+    /// last may no longer be the best that can be done.
+    fn freed(&mut self, free: u64) -> u64 {
+        let least = free.min(self.least_free.unwrap_or(free));
+        self.least_free = Some(least);
+        free.saturating_sub(least)
+    }
+
+    /// Whether it has come to where blocks go in parts.
+    fn in_parts(&self) -> bool {
+        matches!(PHASES.get(self.phase), Some((_, How::Parts)))
     }
 
     fn next_block(&mut self) {
@@ -201,6 +223,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         None
     }
 
+    /// How much more free memory than before makes a pass from the beginning worthwhile.
+    fn plenty(&self) -> u64 {
+        let geometry = self.map.geometry();
+        let excess = self.map.plugged().saturating_sub(self.target());
+        geometry.block_size().max(geometry.size_of(excess / 4))
+    }
+
     /// Waits until memory that is in use may no longer be, and the longer the more time went into
     /// finding out that it still is.
     fn wait_for_memory(&mut self, around: &Surroundings) {
@@ -213,8 +242,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         // What comes and goes all the time is news once, when there is more of it than ever.
         self.most_free = self.most_free.max(free);
         let geometry = self.map.geometry();
-        let excess = self.map.plugged().saturating_sub(self.target());
-        let plenty = geometry.block_size().max(geometry.size_of(excess / 4));
+        let plenty = self.plenty();
         // The first time, a little more is worth a try at once.
         let pause = if self.in_vain == 0 { 0 } else { rest };
         let freed = Freed {
@@ -276,6 +304,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.pass.free_then.get_or_insert(around.free);
         if !self.first_pass && fruitless > BUDGET_MS {
             return None;
+        }
+        // Whole blocks go much faster than their parts, where there is room again for what is in
+        // them. Only what has been achieved pays for going over them once more.
+        let freed = self.pass.freed(around.free);
+        if self.pass.fruitful && self.pass.in_parts() && freed >= self.plenty() {
+            self.pass = Pass::new();
         }
         loop {
             let (class, how) = *PHASES.get(self.pass.phase)?;

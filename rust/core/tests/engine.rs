@@ -197,6 +197,40 @@ fn memory_freed_during_a_pass_starts_another() {
 }
 
 #[test]
+fn blocks_that_need_not_go_in_parts_any_more_go_whole() {
+    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
+    world.free = SUB;
+    resize(&mut world, 16 * BLOCK);
+    world.owner.fill(Owner::Pinned);
+    // A little is free in the first block that is tried.
+    let last = world.cells_of(15);
+    world.owner[last.start..last.start + 4].fill(Owner::Buddy);
+    world.request(0);
+    let mut steps = 0;
+    while world.plugged() == 16 * BLOCK {
+        world.begin();
+        world.finish();
+        steps += 1;
+        assert!(steps < 2000);
+    }
+    // While it goes on with parts, the guest frees all of its memory.
+    let pinned = world.owner.iter_mut().filter(|o| **o == Owner::Pinned);
+    pinned.for_each(|owner| *owner = Owner::Buddy);
+    world.free = 16 * BLOCK;
+    let mut takes = 0;
+    while world.plugged() > 0 {
+        if let Some(Step::Take { .. }) = world.begin() {
+            takes += 1;
+        }
+        world.finish();
+        steps += 1;
+        assert!(steps < 2000);
+    }
+    // What is left of the block that it was at, at most.
+    assert!(takes <= 2, "{takes} ranges are taken");
+}
+
+#[test]
 fn what_cannot_be_cleaned_up_is_settled() {
     let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
     resize(&mut world, BLOCK);

@@ -392,9 +392,11 @@ fn attempts_get_more_time_where_that_is_all_they_need() {
     assert_eq!(pace.deadline_ms(0), 200);
     assert_eq!(pace.deadline_ms(128 * MIB), 3400);
     for limit in [400, 800, 1600, 3200, 6400, 6400] {
-        pace.too_short();
+        assert!(pace.cut_off(limit / 2, limit / 2, 0));
         assert_eq!(pace.deadline_ms(0), limit);
     }
+    // Something that is in use may be what cannot be moved.
+    assert!(!Pace::default().cut_off(200, 200, 4096));
     assert!(pace.deadline_ms(u64::MAX) > pace.deadline_ms(128 * MIB));
     // As long as it is needed it stays.
     pace.done(1600, 6400);
@@ -403,6 +405,9 @@ fn attempts_get_more_time_where_that_is_all_they_need() {
         pace.done(1, pace.deadline_ms(0));
         assert_eq!(pace.deadline_ms(0), limit);
     }
+    // It was gone over only once: next time there is time for twice.
+    assert!(pace.cut_off(7600, 3400, 4096));
+    assert_eq!(pace.deadline_ms(128 * MIB), 27_200);
 }
 
 #[test]
