@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import Any
 
-from .errors import TestFailure
+from .errors import TestFailure, TooLate
 from .kernel import SLOWNESS
 
 Message = dict[str, Any]
@@ -30,7 +30,7 @@ class Call:
         try:
             message = self.messages.get(timeout=timeout)
         except queue.Empty:
-            raise TestFailure(f"no answer from the guest in {timeout:g} s: {self.what}") from None
+            raise TooLate(f"no answer from the guest in {timeout:g} s: {self.what}") from None
         if message is None:
             raise TestFailure(f"the guest is gone: {self.what}")
         return message

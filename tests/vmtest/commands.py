@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .channel import Call, Channel, Message
-from .errors import TestFailure
+from .errors import TestFailure, TooLate
 from .kernel import SLOWNESS
 
 
@@ -93,7 +93,7 @@ class Commands:
         if "error" in message:
             raise TestFailure(f"{call.what}: {message['error']}")
         if message.get("timed_out"):
-            raise TestFailure(f"{call.what}: did not end within {limit:g} s")
+            raise TooLate(f"{call.what}: did not end within {limit:g} s")
         return _result(message)
 
     def sh(self, script: str, timeout: float = 30) -> str:
@@ -139,6 +139,6 @@ class Commands:
         while not predicate():
             if time.monotonic() - start > timeout:
                 text = what if isinstance(what, str) else what()
-                raise TestFailure(f"after {timeout:g} s: {text}")
+                raise TooLate(f"after {timeout:g} s: {text}")
             time.sleep(poll)
         return time.monotonic() - start

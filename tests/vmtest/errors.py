@@ -6,6 +6,10 @@ class TestFailure(Exception):
     """Something is not as it should be."""
 
 
+class TooLate(TestFailure):
+    """Something has not come in time, which may be the machine's fault."""
+
+
 class BootFailure(TestFailure):
     """A guest's first process has not run."""
 

@@ -19,7 +19,7 @@ from types import FrameType, ModuleType
 from typing import TextIO
 
 from .accel import accelerator
-from .errors import TestFailure, TestSkip, TestTimeout
+from .errors import TestFailure, TestSkip, TestTimeout, TooLate
 from .guest import Guest
 from .initramfs import initramfs
 from .kernel import SLOWNESS, Kernel
@@ -28,6 +28,9 @@ from .paths import FLAVOUR, LOGS, STOCK
 PASS, FAIL, SKIP = 0, 1, 4
 
 DEFAULT_LIMIT = 90.0
+
+# Said of a test in which nothing was wrong but that something took too long.
+ONLY_LATE = "only late"
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,14 @@ def run_one(file: str, number: int, entry: Test) -> int:
         except (TestFailure, TestTimeout) as failure:
             status = FAIL
             print(f"{type(failure).__name__}: {failure}")
-            for note in getattr(failure, "__notes__", []):
+            notes = getattr(failure, "__notes__", [])
+            for note in notes:
                 print(note)
             for frame in traceback.extract_tb(failure.__traceback__):
                 if Path(frame.filename).stem == file:
                     print(f"  {file}.py:{frame.lineno}: {frame.line}")
+            if isinstance(failure, (TooLate, TestTimeout)) and not notes:
+                print(ONLY_LATE)
         except Exception:
             status = FAIL
             print(traceback.format_exc(), end="")

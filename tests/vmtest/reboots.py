@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from .accel import accelerator
-from .errors import TestFailure, expect
+from .errors import TestFailure, TooLate, expect
 from .initramfs import KEXEC_INITRD, KEXEC_KERNEL
 from .kernel import OVERHEAD, SLOWNESS
 from .qemu import CHANNEL
@@ -41,7 +41,7 @@ class Reboots(Resizing):
         deadline = time.monotonic() + BOOT_PATIENCE
         while self._boot_id() in (None, before):
             if time.monotonic() > deadline:
-                raise TestFailure(f"no other kernel has come up in {BOOT_PATIENCE:g} s")
+                raise TooLate(f"no other kernel has come up in {BOOT_PATIENCE:g} s")
             time.sleep(0.1)
         self.base_memory = self.mem_total()
 

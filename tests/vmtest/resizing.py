@@ -6,7 +6,7 @@ from typing import Any
 
 from .channel import Call
 from .commands import Commands
-from .errors import TestFailure, expect
+from .errors import TestFailure, TooLate
 from .kernel import SLOWNESS, slowness
 from .load import Load
 from .memory import LIST_BLOCKS, MemoryBlock, parse_blocks
@@ -48,7 +48,7 @@ class Resizing(Commands):
         message = call.result(timeout + 30)
         if "error" in message:
             got = self.hotplugged()
-            raise TestFailure(f"MemTotal has grown by {mib(got)}, expected {mib(size)}")
+            raise TooLate(f"MemTotal has grown by {mib(got)}, expected {mib(size)}")
 
     def await_mem_total(self, size: int, timeout: float) -> Call:
         """Has the guest watch for a MemTotal of `size`; does not wait."""
@@ -127,7 +127,7 @@ class Resizing(Commands):
                 last, since = got, now
             elif now - since > timeout:
                 text = f"{name}: plugged {mib(last)}, expected {mib(size)}"
-                raise TestFailure(f"unchanged for {timeout:g} s: {text}")
+                raise TooLate(f"unchanged for {timeout:g} s: {text}")
         return time.monotonic() - start
 
     def resize(self, size: int, name: str = "vm0", timeout: float = 60) -> float:
@@ -142,7 +142,8 @@ class Resizing(Commands):
         last, since = self.plugged(name), time.monotonic()
         deadline = since + timeout * SLOWNESS
         while time.monotonic() - since < quiet:
-            expect(time.monotonic() < deadline, f"{name}: plugged size does not settle")
+            if time.monotonic() > deadline:
+                raise TooLate(f"{name}: plugged size does not settle")
             time.sleep(0.05)
             now = self.plugged(name)
             if now != last:

@@ -10,6 +10,7 @@ from pathlib import Path
 TAIL = 40
 
 FAILED = "FAIL"
+LATE = "late"
 
 RESULT = re.compile(r"(ok|not ok) (\d+) (?:- )?([^#]*?)(?:\s*# SKIP ?(.*))?")
 
@@ -18,8 +19,10 @@ CARGO = re.compile(r"^test result: \S+ (\d+) passed; (\d+) failed; (\d+) ignored
 # One at a time shows something.
 _showing = threading.Lock()
 
-# What show() has said of failures, to be said again where it is looked for first.
+# What show() has said of failures, and of what was late, to be said again where it is
+# looked for first.
 failures: list[str] = []
+late: list[str] = []
 
 
 @dataclass
@@ -56,13 +59,15 @@ def results_in(text: str) -> Counts:
     return counts
 
 
-def show(name: str, verdict: str, seconds: float, remark: str = "", details: str = "") -> None:
+def show(
+    name: str, verdict: str, seconds: float, remark: str = "", reason: str = "", details: str = ""
+) -> None:
     """Shows how something went, with what there is to say about it."""
     line = f"{name:<52}{verdict:<5}{seconds:7.1f} s{remark and f'  ({remark})'}\n"
     with _showing:
-        if verdict == FAILED:
-            failures.append(line)
-        sys.stdout.write(line + details)
+        if verdict in (FAILED, LATE):
+            (failures if verdict == FAILED else late).append(line + reason)
+        sys.stdout.write(line + reason + details)
         sys.stdout.flush()
 
 
@@ -72,22 +77,22 @@ def tail(log: Path) -> str:
     return "".join([f"    the last lines of {log}:\n", *(f"    | {line}\n" for line in lines)])
 
 
-def failure(diagnostics: list[str]) -> str:
-    """What a failed test has said, and the end of its console log."""
+def failure(diagnostics: list[str]) -> dict[str, str]:
+    """What a failed test has said, and the end of its console log, for show()."""
     logs = []
-    said = ""
+    reason = details = ""
     for line in diagnostics:
         text = line.removeprefix("# ")
         if text.startswith("log: "):
             logs.append(Path(text.removeprefix("log: ")))
         elif line.startswith("#") and not text.startswith("time: "):
-            said += f"    {text}\n"
+            reason += f"    {text}\n"
         elif not re.match(r"KTAP version|1\.\.\d|# time: ", line):
             # Not of the test's making: Python itself has failed.
-            said += f"    {line}\n"
+            reason += f"    {line}\n"
     for log in logs:
         if log.name.endswith(".console.log") and log.exists():
-            said += tail(log)
+            details += tail(log)
         else:
-            said += f"    see also {log}\n"
-    return said
+            details += f"    see also {log}\n"
+    return {"reason": reason, "details": details}

@@ -7,6 +7,9 @@ that tests/FLAVOUR-tests lists run on that kernel as well, as FLAVOUR:FILE/TEST.
 is any command: exit status 0 is a pass, 4 a skip, anything else a failure; where its
 output holds the results of single tests, in KTAP or as cargo prints them, these are
 counted in its place. The last line counts everything.
+
+With --jobs, a test in which nothing was wrong but that something took too long is
+tried again when nothing runs beside it.
 """
 
 import argparse
@@ -22,10 +25,10 @@ from pathlib import Path
 from .accel import describe_accelerator
 from .initramfs import initramfs
 from .kernel import Kernel, slowness
-from .ktap import SKIP, Test, end_on_sigterm, tests_of, wanted
+from .ktap import ONLY_LATE, SKIP, Test, end_on_sigterm, tests_of, wanted
 from .paths import FLAVOUR, LOGS, TOP
 from .process import kill_all, lines_of, start
-from .results import FAILED, RESULT, Counts, failure, failures, results_in, show, tail
+from .results import FAILED, LATE, RESULT, Counts, failure, failures, late, results_in, show, tail
 
 TESTS = TOP / "tests" / "vm"
 
@@ -36,6 +39,9 @@ CHECK_LIMIT = 1200.0
 
 
 # Tests in guests
+
+# The tests of a file to be run on a kernel.
+Chosen = tuple[str, Path, list[Test]]
 
 
 def load_tests(file: Path) -> list[Test]:
@@ -52,7 +58,7 @@ def display_name(flavour: str, file: Path) -> str:
     return file.stem if flavour == FLAVOUR else f"{flavour}:{file.stem}"
 
 
-def choose(flavour: str, patterns: list[str]) -> list[tuple[str, Path, list[Test]]]:
+def choose(flavour: str, patterns: list[str]) -> list[Chosen]:
     """The files with those of their tests that match and are to run on a kernel."""
     listed = [".*"]
     if flavour != FLAVOUR:
@@ -71,8 +77,8 @@ def choose(flavour: str, patterns: list[str]) -> list[tuple[str, Path, list[Test
     return chosen
 
 
-def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
-    """Runs tests of a file on a kernel."""
+def run_file(flavour: str, file: Path, tests: list[Test], again: list[Chosen] | None) -> Counts:
+    """Runs tests of a file on a kernel. Those that are only late go to `again`."""
     counts = Counts()
     waiting = [test.name for test in tests]
     limit = sum(test.limit for test in tests) * slowness(flavour) + MARGIN
@@ -87,9 +93,12 @@ def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
             continue
         name = waiting.pop(0)
         seconds = time.monotonic() - begun
-        if match[1] == "not ok":
+        if match[1] == "not ok" and again is not None and f"# {ONLY_LATE}" in diagnostics:
+            again.append((flavour, file, [test for test in tests if test.name == name]))
+            show(f"{shown}/{name}", LATE, seconds, "to be tried alone", **failure(diagnostics))
+        elif match[1] == "not ok":
             counts.failed += 1
-            show(f"{shown}/{name}", FAILED, seconds, details=failure(diagnostics))
+            show(f"{shown}/{name}", FAILED, seconds, **failure(diagnostics))
         elif match[4] is not None:
             counts.skipped += 1
             show(f"{shown}/{name}", "skip", seconds, match[4])
@@ -102,7 +111,7 @@ def run_file(flavour: str, file: Path, tests: list[Test]) -> Counts:
     for name in waiting:
         counts.failed += 1
         seconds = time.monotonic() - begun
-        show(f"{shown}/{name}", FAILED, seconds, "no result", failure(diagnostics))
+        show(f"{shown}/{name}", FAILED, seconds, "no result", **failure(diagnostics))
         diagnostics = []
     return counts
 
@@ -128,7 +137,7 @@ def run_check(name: str, command: str) -> Counts:
     if process.returncode == SKIP and not counts.failed:
         show(name, "skip", seconds, (text.strip().splitlines() or [""])[-1])
         return counts or Counts(skipped=1)
-    show(name, FAILED, seconds, f"exit status {process.returncode}", tail(log))
+    show(name, FAILED, seconds, f"exit status {process.returncode}", details=tail(log))
     counts.failed = max(counts.failed, 1)
     return counts
 
@@ -204,7 +213,7 @@ def main() -> int:
         for check in checks
         if not patterns or any(re.search(pattern, check[0]) for pattern in patterns)
     ]
-    files: list[tuple[str, Path, list[Test]]] = []
+    files: list[Chosen] = []
     if not options.no_guests:
         for flavour in (FLAVOUR, *options.also):
             files += choose(flavour, patterns)
@@ -231,23 +240,26 @@ def main() -> int:
     counts = Counts()
     for result in run_all(options.jobs, run_checks, files):
         counts.add(result)
+    if late:
+        print("What was late with others beside it, and was tried again:\n" + "".join(late), end="")
     if failures:
         print("What failed, of which more is said above:\n" + "".join(failures), end="")
     print(counts)
     return 1 if counts.failed else 0
 
 
-def run_all(
-    jobs: int, first: Callable[[], Counts], files: list[tuple[str, Path, list[Test]]]
-) -> list[Counts]:
-    """Runs the checks, and the tests of all files beside them, some at a time."""
+def run_all(jobs: int, first: Callable[[], Counts], files: list[Chosen]) -> list[Counts]:
+    """Runs the checks, and the tests of all files beside them, some at a time. What was
+    only late then has the machine to itself once more."""
+    again: list[Chosen] | None = [] if jobs > 1 else None
     if jobs > 1:
         # What may take longest begins first, so that nothing runs alone at the end.
         files = sorted(files, key=lambda file: -sum(test.limit for test in file[2]))
     pool = ThreadPoolExecutor(max(1, jobs))
     try:
-        results = [pool.submit(first), *(pool.submit(run_file, *file) for file in files)]
-        return [result.result() for result in results]
+        running = [pool.submit(first), *(pool.submit(run_file, *file, again) for file in files)]
+        results = [result.result() for result in running]
+        return results + [run_file(*file, None) for file in again or []]
     finally:
         # When it is to end early, what runs must not go on.
         pool.shutdown(wait=False, cancel_futures=True)
