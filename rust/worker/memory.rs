@@ -109,10 +109,6 @@ impl Worker {
     }
 
     pub(super) fn remove(&self, memory_blocks: &Range<u32>, online: bool, brief: bool) -> Outcome {
-        let geometry = self.device.geometry();
-        let count = memory_blocks.end.saturating_sub(memory_blocks.start);
-        let addr = geometry.memory_block_addr(memory_blocks.start);
-        let size = u64::from(count).saturating_mul(geometry.memory_block_size());
         let mut used = 0;
         if online {
             match self.used_in(memory_blocks, SAMPLE_STRIDE) {
@@ -126,41 +122,52 @@ impl Worker {
             // As if it was empty: just the time that it takes to find out that it can go.
             used = 0;
         }
-        let bell = self.device.bell();
-        // What was migrated in an attempt that was cut off is soon filled again.
-        let mut again = !brief;
-        loop {
-            let limit_ms = self.pace.lock().deadline_ms(used);
-            let begun = Instant::<Monotonic>::now();
-            let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
-            let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
-            match result {
-                Ok(()) => {
-                    // What is offline goes fast on any machine.
-                    if online {
-                        self.pace.lock().done(took_ms, limit_ms);
-                    }
-                    return Outcome::Done;
-                }
-                Err(EINTR) => {
-                    let left = if online && !bell.is_rung(URGENT) {
-                        self.used_in(memory_blocks, 1).map(|(left, _)| left)
-                    } else {
-                        None
-                    };
-                    // That a brief attempt goes over much memory once says nothing.
-                    let late = left.is_some_and(|left| {
-                        (left == 0 || !brief) && self.pace.lock().cut_off(took_ms, limit_ms, left)
-                    });
-                    if !again || !late {
-                        return Outcome::Failed(Failure::Interrupted);
-                    }
-                    again = false;
-                }
-                Err(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
-                Err(_) => return Outcome::Failed(Failure::Busy),
-            }
+        let (first, late) = self.attempt_removal(memory_blocks, online, brief, used);
+        if late && !brief {
+            // Later, what was migrated would have been filled again.
+            return self.attempt_removal(memory_blocks, online, brief, used).0;
         }
+        first
+    }
+
+    /// One attempt to remove memory blocks of which `used` bytes have to be migrated, and whether it
+    /// was cut off although it lacked nothing but time.
+    fn attempt_removal(
+        &self,
+        memory_blocks: &Range<u32>,
+        online: bool,
+        brief: bool,
+        used: u64,
+    ) -> (Outcome, bool) {
+        let (geometry, bell) = (self.device.geometry(), self.device.bell());
+        let count = memory_blocks.end.saturating_sub(memory_blocks.start);
+        let addr = geometry.memory_block_addr(memory_blocks.start);
+        let size = u64::from(count).saturating_mul(geometry.memory_block_size());
+        let limit_ms = self.pace.lock().deadline_ms(used);
+        let begun = Instant::<Monotonic>::now();
+        let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
+        let outcome = match result {
+            Ok(()) => {
+                // What is offline goes fast on any machine.
+                if online {
+                    self.pace.lock().done(took_ms, limit_ms);
+                }
+                Outcome::Done
+            }
+            Err(EINTR) if online && !bell.is_rung(URGENT) => {
+                let left = self.used_in(memory_blocks, 1).map(|(left, _)| left);
+                // That a brief attempt goes over much memory once says nothing.
+                let late = left.is_some_and(|left| {
+                    (left == 0 || !brief) && self.pace.lock().cut_off(took_ms, limit_ms, left)
+                });
+                return (Outcome::Failed(Failure::Interrupted), late);
+            }
+            Err(EINTR) => Outcome::Failed(Failure::Interrupted),
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(_) => Outcome::Failed(Failure::Busy),
+        };
+        (outcome, false)
     }
 
     /// Sees to it that Linux does not use memory that the device does not have.
