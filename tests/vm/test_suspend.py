@@ -10,7 +10,7 @@ from vmtest.units import MIB
 
 
 def resized_in_its_sleep(size: int) -> None:
-    with Guest() as guest:
+    with Guest(sleeps=True) as guest:
         guest.write("/sys/power/mem_sleep", "deep")
         guest.resize(642 * MIB)
         guest.expect_hotplugged(642 * MIB)
@@ -40,7 +40,7 @@ def shrinks_after_waking() -> None:
 @test(limit=240)
 def to_ram_while_it_shrinks() -> None:
     """Neither is the machine kept awake, nor does the shrink end there."""
-    with Guest() as guest:
+    with Guest(sleeps=True) as guest:
         guest.write("/sys/power/mem_sleep", "deep")
         guest.resize(2050 * MIB)
         guest.expect_hotplugged(2050 * MIB)
@@ -55,7 +55,7 @@ def to_ram_while_it_shrinks() -> None:
 
 @test()
 def no_hibernation() -> None:
-    with Guest() as guest:
+    with Guest(sleeps=True) as guest:
         guest.resize(130 * MIB)
         expect(guest.try_write(STATE, "disk") != 0, "hibernated")
         expect("hibernation is not supported" in guest.dmesg(), "no reason in the log")

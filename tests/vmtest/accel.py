@@ -87,7 +87,7 @@ def _problem_with_kvm() -> str | None:
         console = Path(directory) / "console"
         machine = Machine(devices=(), cpus=1, cmdline="vmem.poweroff")
         image = initramfs(kernel)
-        qemu = Qemu(machine, ACCELERATORS["kvm"], kernel.image, image, console)
+        qemu = Qemu(machine, ACCELERATORS["kvm"], kernel.boot_image, image, console)
         try:
             status = qemu.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

@@ -81,6 +81,7 @@ class Guest(Reboots):
         expendable: bool = False,
         kexec: bool = False,
         crash: bool = False,
+        sleeps: bool = False,
         no_devices: bool = False,
         **machine: Any,
     ) -> None:
@@ -94,8 +95,9 @@ class Guest(Reboots):
         `failed_allocations` that it could not allocate any, whatever for, and with
         `expendable` that it has killed a load that was to be killed first.
         With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
-        may crash by SysRq when another kernel comes after it. Without `devices` it has
-        one of QEMU's, or with `no_devices` none.
+        may crash by SysRq when another kernel comes after it. With `sleeps` it can be
+        suspended to RAM: what wakes it up knows no uncompressed kernels. Without
+        `devices` it has one of QEMU's, or with `no_devices` none.
         """
         kernel = Kernel.under_test()
         self.driver = driver or driver_under_test()
@@ -120,8 +122,9 @@ class Guest(Reboots):
         self.console = LOGS / f"{log or Guest.log_name}.console.log"
         image = kexec_initramfs(kernel) if kexec or crash else initramfs(kernel)
         accel = ACCELERATORS[accelerator()]
+        start = kernel.image if sleeps else kernel.boot_image
         for tries in reversed(range(BOOT_TRIES)):
-            self.qemu = Qemu(self.machine, accel, kernel.image, image, self.console)
+            self.qemu = Qemu(self.machine, accel, start, image, self.console)
             self.channel = Channel(self.qemu.port(CHANNEL))
             if self._boot(last=tries == 0):
                 break

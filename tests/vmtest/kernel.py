@@ -2,11 +2,13 @@
 """The kernel to boot, and its modules."""
 
 import lzma
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from .paths import FLAVOUR, STOCK, kernel_dir
+from .paths import FLAVOUR, STOCK, WORK, kernel_dir
 from .units import MIB
 
 
@@ -49,7 +51,32 @@ class Kernel:
 
     @property
     def image(self) -> Path:
+        """As it is shipped, and as boot loaders and kexec want it."""
         return self.directory / "vmlinuz"
+
+    @cached_property
+    def boot_image(self) -> Path:
+        """What QEMU starts: the same uncompressed where it can be entered that way (PVH).
+
+        An emulated processor takes seconds to unpack and relocate a kernel.
+        """
+        if not self.has("CONFIG_PVH"):
+            return self.image
+        status = self.image.stat()
+        target = WORK / f"vmlinux-{self.release}-{status.st_size}-{int(status.st_mtime)}"
+        if not target.exists():
+            WORK.mkdir(parents=True, exist_ok=True)
+            script = self.directory / "linux" / "scripts" / "extract-vmlinux"
+            # Never seen half written.
+            with tempfile.NamedTemporaryFile(dir=WORK, delete=False) as output:
+                result = subprocess.run(
+                    [script, self.image], stdout=output, stderr=subprocess.PIPE, text=True
+                )
+            if result.returncode:
+                Path(output.name).unlink()
+                raise RuntimeError(f"{script} {self.image}: {result.stderr.strip()}")
+            Path(output.name).rename(target)
+        return target
 
     @property
     def modules(self) -> Path:

@@ -24,6 +24,10 @@ Refused = QMPError
 # The name of the virtio-serial port that the guest's first process listens at.
 CHANNEL = "vmem"
 
+# The kernel's notices and complaints go to the serial console from the start, which is slow; the
+# guest's first process sees to it that the rest of what it says does as well.
+QUIET = "loglevel=6"
+
 # Where the addresses begin that memory devices can have, with memory of up to
 # 2 GiB: all of that is below 4 GiB then.
 DEVICE_MEMORY = 4 * GIB
@@ -140,7 +144,7 @@ class Qemu:
         channel.bind(self._port_path(CHANNEL))
         # From here on it can be connected to, whenever QEMU accepts that.
         channel.listen(1)
-        cmdline = f"console=ttyS0 ignore_loglevel panic=-1 {machine.cmdline}".strip()
+        cmdline = f"console=ttyS0 {QUIET} panic=-1 {machine.cmdline}".strip()
         command = [
             *(QEMU, "-nodefaults", "-no-user-config", "-nographic"),
             *(() if machine.reboot else ("-no-reboot",)),

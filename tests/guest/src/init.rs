@@ -20,6 +20,9 @@ const PORT: &str = "vmem";
 /// host tries an accelerator that way.
 const POWEROFF: &str = "vmem.poweroff";
 
+/// Which of the kernel's messages go to the console.
+const PRINTK: &str = "/proc/sys/kernel/printk";
+
 const MOUNTS: &[(&str, &str)] = &[
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -43,6 +46,10 @@ pub(crate) fn main() -> ExitCode {
     }
     if let Err(error) = use_console() {
         eprintln!("vmem-guest: /dev/console: {error}");
+    }
+    // Only what the kernel says while it boots is left out: that takes time.
+    if let Err(error) = fs::write(PRINTK, "8") {
+        eprintln!("vmem-guest: {PRINTK}: {error}");
     }
     println!("vmem-guest: up");
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();

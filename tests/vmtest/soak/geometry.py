@@ -46,6 +46,7 @@ class Geometry:
             cmdline=CMDLINE,
             failed_migrations=True,
             expendable=True,
+            sleeps=True,
         )
 
     def __str__(self) -> str:
