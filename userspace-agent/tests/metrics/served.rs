@@ -6,10 +6,9 @@ use crate::shown::tree;
 use crate::tree::Tree;
 use std::io::Read;
 use std::io::Write;
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::net::TcpStream;
+use std::process;
 use std::process::Child;
 use std::process::Command;
 use std::sync::atomic::AtomicU8;
@@ -21,8 +20,11 @@ use std::time::Instant;
 /// How long a test waits for what is to happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many servers there were, and 1.
-static SERVERS: AtomicU8 = AtomicU8::new(1);
+/// Where the first server listens.
+const PORT: u16 = 9100;
+
+/// How many servers there were.
+static SERVERS: AtomicU8 = AtomicU8::new(0);
 
 /// An agent that serves metrics, killed once it is dropped.
 struct Server {
@@ -34,11 +36,12 @@ struct Server {
 impl Server {
     fn new() -> Self {
         let tree = tree();
-        // An address of its own, on which no other test has taken the port meanwhile.
+        // An address of its own, as no other process has it. To ask for a port that is free, and
+        // to release it for the agent, is no way: a process that is being started by another test
+        // has it for a moment longer.
         let last = SERVERS.fetch_add(1, Ordering::Relaxed);
-        let probe = TcpListener::bind((Ipv4Addr::new(127, 0, 1, last), 0)).unwrap();
-        let address = probe.local_addr().unwrap();
-        drop(probe);
+        let [_, high, middle, low] = process::id().to_be_bytes();
+        let address = SocketAddr::from(([127, high | 0x80, middle, low], PORT + u16::from(last)));
         let agent = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
             .arg("--root")
             .arg(tree.path(""))
