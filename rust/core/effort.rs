@@ -50,28 +50,19 @@ impl Pace {
     }
 
     /// An attempt that had `limit_ms` was cut off after `took_ms`, with `left` bytes in use still.
-    /// Returns whether the time was all that it wanted.
+    /// Returns whether another one at once may do it.
     ///
-    /// With nothing in use any more that is so. Where something is, more time may be a waste: it may
-    /// be what cannot be moved. But when the limit had passed long before the kernel looked at the
-    /// clock, it has gone over the block only once, and a page that is busy for a moment is enough to
-    /// make that be for nothing.
+    /// With nothing in use any more the time was all that it wanted, and those that follow get more
+    /// of it. Where something is, more time may be a waste: it may be what cannot be moved. But when
+    /// the limit had passed long before the kernel looked at the clock, it has gone over the block
+    /// only once, if at all, and a page that is busy for a moment is enough to make that be for
+    /// nothing.
     pub fn cut_off(&mut self, took_ms: u64, limit_ms: u64, left: u64) -> bool {
-        let once = took_ms > limit_ms.saturating_add(limit_ms / 4);
-        if !once && left > 0 {
-            return false;
+        if left == 0 {
+            self.doublings = self.doublings.saturating_add(1).min(MOST_DOUBLINGS);
+            return true;
         }
-        self.double();
-        let mut limit_ms = limit_ms.saturating_mul(2);
-        while once && self.doublings < MOST_DOUBLINGS && limit_ms < took_ms.saturating_mul(2) {
-            self.double();
-            limit_ms = limit_ms.saturating_mul(2);
-        }
-        true
-    }
-
-    fn double(&mut self) {
-        self.doublings = self.doublings.saturating_add(1).min(MOST_DOUBLINGS);
+        took_ms > limit_ms.saturating_add(limit_ms / 4)
     }
 
     /// An attempt that had `limit_ms` has come to its end after `took_ms`.
