@@ -3,14 +3,17 @@
 """The frame itself: what has gone wrong in a guest must come out as a failure."""
 
 import json
+import tempfile
 import time
+from pathlib import Path
 
 from vmtest.errors import TestFailure, expect, expect_equal
 from vmtest.guest import Guest
 from vmtest.iomem import Resource, parse_iomem
-from vmtest.ktap import main, test
+from vmtest.ktap import ONLY_LATE, Test, main, test
 from vmtest.memory import MemoryBlock, parse_blocks
-from vmtest.runner import Counts, results_in
+from vmtest.paths import FLAVOUR
+from vmtest.runner import Counts, results_in, run_all
 from vmtest.splat import (
     STATE_STORE,
     splats,
@@ -70,6 +73,21 @@ CRASH = """\
 NEXT_KERNEL = "[    0.0] Linux version 7.2\n"
 
 
+# A test file of two that fail when both are run: one is only late, the other is wrong.
+TWO_TESTS = f"""\
+#!/bin/sh
+if [ $# = 1 ]; then
+	[ "$1" = '^two/slow$' ] && echo 'ok 1 slow'
+	exit
+fi
+echo '# TooLate: no answer'
+echo '# {ONLY_LATE}'
+echo 'not ok 1 slow'
+echo '# TestFailure: a wrong answer'
+echo 'not ok 2 wrong'
+"""
+
+
 @test()
 def tells_wanted_crashes() -> None:
     expect_equal(splats(without_crash(CRASH + NEXT_KERNEL)), [], "splats")
@@ -118,6 +136,20 @@ def counts() -> None:
     expect_equal(results_in(ktap), Counts(1, 1, 1), "KTAP")
     cargo = "test result: ok. 7 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out\n" * 2
     expect_equal(results_in(cargo), Counts(14, 2, 4), "cargo")
+
+
+@test()
+def late_ones_are_tried_again() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "two"
+        file.write_text(TWO_TESTS)
+        file.chmod(0o755)
+        tests = [Test(name, lambda: None, 10) for name in ("slow", "wrong")]
+        for jobs, passed, failed in (1, 0, 2), (2, 1, 1):
+            total = Counts()
+            for result in run_all(jobs, Counts, [(FLAVOUR, file, tests)]):
+                total.add(result)
+            expect_equal(total, Counts(passed, failed), f"results with {jobs} at once")
 
 
 @test()

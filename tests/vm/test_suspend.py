@@ -55,7 +55,7 @@ def to_ram_while_it_shrinks() -> None:
 
 @test()
 def no_hibernation() -> None:
-    with Guest(sleeps=True) as guest:
+    with Guest() as guest:
         guest.resize(130 * MIB)
         expect(guest.try_write(STATE, "disk") != 0, "hibernated")
         expect("hibernation is not supported" in guest.dmesg(), "no reason in the log")

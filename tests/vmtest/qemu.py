@@ -24,8 +24,8 @@ Refused = QMPError
 # The name of the virtio-serial port that the guest's first process listens at.
 CHANNEL = "vmem"
 
-# The kernel's notices and complaints go to the serial console from the start, which is slow; the
-# guest's first process sees to it that the rest of what it says does as well.
+# While the kernel boots, only its notices and complaints go to the serial console, which
+# is slow; the guest's first process lets the rest through.
 QUIET = "loglevel=6"
 
 # Where the addresses begin that memory devices can have, with memory of up to

@@ -66,9 +66,15 @@ def show(
     line = f"{name:<52}{verdict:<5}{seconds:7.1f} s{remark and f'  ({remark})'}\n"
     with _showing:
         if verdict in (FAILED, LATE):
-            (failures if verdict == FAILED else late).append(line + reason)
+            (failures if verdict == FAILED else late).append(line + in_short(reason))
         sys.stdout.write(line + reason + details)
         sys.stdout.flush()
+
+
+def in_short(reason: str) -> str:
+    """The lines of a reason that tell most, also where it is Python's own traceback."""
+    lines = reason.splitlines(keepends=True)
+    return "".join(lines if len(lines) <= 4 else lines[:2] + lines[-2:])
 
 
 def tail(log: Path) -> str:
