@@ -25,6 +25,9 @@ HIDDEN = 5 * GIB // 2
 # longest that it waits before it asks a host again that would not, and some.
 CONVERGENCE = 150.0
 
+# The driver waits half as long for an answer before it says that there is none.
+NO_ANSWER = 10.0
+
 # Wrong answers that an honest device may be about to give, and what is done with
 # them. ACK is not among them: what a device does not have, nobody can use.
 ANSWERS = ("nack", "busy", "error", "4", "77", "0x100", "0xffff")
@@ -266,7 +269,7 @@ class Episode:
         size = self.size() // BLOCK * BLOCK if self.parameters else self.size()
         self.control(f"request {size}")
         started = time.monotonic()
-        self.revive()
+        self.revive(size)
         guest.wait_plugged(size, timeout=CONVERGENCE)
         self.online_all()
         guest.converge(size, timeout=CONVERGENCE)
@@ -284,11 +287,19 @@ class Episode:
         guest.converge(0, timeout=CONVERGENCE)
         guest.wait_blocks(0)
 
-    def revive(self) -> None:
+    def revive(self, size: int) -> None:
         """A request that was never answered, or answered as another one, keeps the driver
-        from asking again until it is bound anew."""
+        from asking again until it is bound anew. It waits for some seconds before it says
+        that it is stalled."""
+        guest = self.guest
+        deadline = time.monotonic() + NO_ANSWER
+        while guest.state()[0] != "stalled":
+            done = guest.plugged() == size and guest.state()[0] == "settled"
+            if done or time.monotonic() > deadline:
+                return
+            time.sleep(0.2)
         deadline = time.monotonic() + 3
-        while self.guest.state()[0] == "stalled":
+        while guest.state()[0] == "stalled":
             if time.monotonic() > deadline:
                 self.rebind()
                 return
