@@ -17,14 +17,23 @@ use kernel::types::Opaque;
 #[repr(C, align(128))]
 struct Separate<T>(T);
 
-/// What the device reads and writes. It may write until it is reset.
+/// What the device reads and writes for one request. It may write until it is reset.
 #[repr(C)]
 struct Buffer<const REQUEST: usize, const RESPONSE: usize> {
     request: Separate<[u8; REQUEST]>,
     response: Separate<[u8; RESPONSE]>,
 }
 
-/// The queue, with its buffer. It belongs into the driver's data of the device, so that it is
+/// Requests take turns with as many buffers.
+///
+/// The ring does not tell an answer that a device gives twice from the answer to the next request:
+/// both name the same descriptor. In a buffer of its own nobody has written anything for that one.
+const BUFFERS: usize = 4;
+
+/// What a response is before the device has written it: zeroes would be an acknowledgement.
+const UNANSWERED: u8 = 0xff;
+
+/// The queue, with its buffers. It belongs into the driver's data of the device, so that it is
 /// dropped while the device still exists, and no earlier than the queue is deleted.
 ///
 /// # Invariants
@@ -34,7 +43,9 @@ struct Buffer<const REQUEST: usize, const RESPONSE: usize> {
 pub(crate) struct RequestQueue<const REQUEST: usize, const RESPONSE: usize> {
     queue: NonNull<raw::virtqueue>,
     handle: Handle,
-    buffer: KBox<Opaque<Buffer<REQUEST, RESPONSE>>>,
+    buffers: KBox<[Opaque<Buffer<REQUEST, RESPONSE>>; BUFFERS]>,
+    /// How many requests there were, whose buffers have been used in turn.
+    requests: usize,
     in_flight: bool,
     suspended: bool,
 }
@@ -51,16 +62,19 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         dev: &Device<device::Core<'_>>,
         name: &'static CStr,
     ) -> Result<Self> {
-        let buffer = Buffer {
-            request: Separate([0; REQUEST]),
-            response: Separate([0; RESPONSE]),
+        let buffer = |_| {
+            Opaque::new(Buffer {
+                request: Separate([0; REQUEST]),
+                response: Separate([UNANSWERED; RESPONSE]),
+            })
         };
-        let buffer = KBox::new(Opaque::new(buffer), GFP_KERNEL)?;
+        let buffers = KBox::new(core::array::from_fn(buffer), GFP_KERNEL)?;
         Ok(Self {
             queue: Self::find::<ANSWERED>(dev, name)?,
             // SAFETY: The queue goes away with the driver's data, see the type's documentation.
             handle: unsafe { Handle::new(dev) },
-            buffer,
+            buffers,
+            requests: 0,
             in_flight: false,
             suspended: false,
         })
@@ -119,16 +133,35 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         self.handle.device()
     }
 
-    /// Sends a request. `EBUSY`: the answer to the last one is outstanding. May sleep.
+    /// The buffer of the last request.
+    fn buffer(&self) -> *mut Buffer<REQUEST, RESPONSE> {
+        let [first, rest @ ..] = &*self.buffers;
+        let turn = self.requests % BUFFERS;
+        let buffer = turn.checked_sub(1).and_then(|index| rest.get(index));
+        buffer.unwrap_or(first).get()
+    }
+
+    /// Sends a request. `EBUSY`: the answer to the last one is outstanding. `EIO`: the ring is of no
+    /// use any more; it is when there was an answer to nothing, as by then answers and requests are
+    /// out of step. May sleep.
     pub(crate) fn send(&mut self, request: &[u8; REQUEST]) -> Result {
         if self.in_flight {
             return Err(EBUSY);
         }
-        let buffer = self.buffer.get();
-        // SAFETY: Nothing is in flight, so the buffer is ours alone.
+        let mut written = 0;
+        // SAFETY: Valid queue, used by us alone: not suspended, as nothing is in flight. An answer
+        // to nothing makes the kernel declare the queue broken, and returns no token.
+        if !unsafe { raw::virtqueue_get_buf(self.queue.as_ptr(), &mut written) }.is_null() {
+            return Err(EIO);
+        }
+        self.requests = self.requests.wrapping_add(1);
+        let buffer = self.buffer();
+        // SAFETY: Nothing is in flight, so the buffer is ours alone, but for a device that is at
+        // fault: what such a one makes of these bytes is looked at no further than that they are
+        // bytes.
         unsafe {
-            (*buffer).request.0 = *request;
-            (*buffer).response.0 = [0; RESPONSE];
+            (&raw mut (*buffer).request.0).write_volatile(*request);
+            (&raw mut (*buffer).response.0).write_volatile([UNANSWERED; RESPONSE]);
         }
         let (mut out, mut inward) = (raw::scatterlist::default(), raw::scatterlist::default());
         // SAFETY: Valid list heads; both buffers were allocated by kmalloc(), as DMA needs. Their
@@ -167,7 +200,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
     }
 
     /// Takes the answer, if it is there: the response and how many bytes of it the device says it
-    /// has written.
+    /// has written. Where it has not, they are all [`UNANSWERED`].
     pub(crate) fn receive(&mut self) -> Option<([u8; RESPONSE], u32)> {
         if self.suspended {
             return None;
@@ -179,8 +212,8 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
             return None;
         }
         self.in_flight = false;
-        // SAFETY: The device has given the buffer back.
-        let response = unsafe { (*self.buffer.get()).response.0 };
+        // SAFETY: The device has given the buffer back; if it is at fault, it may still write bytes.
+        let response = unsafe { (&raw const (*self.buffer()).response.0).read_volatile() };
         Some((response, written))
     }
 }

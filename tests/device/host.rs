@@ -3,7 +3,7 @@
 //! The hypervisor: the model with its memory, its transport, and a thread that answers.
 //!
 //! Lock order: `registration` -> (locks of the driver core and of the driver) -> `model` -> the
-//! transport's ring, `transport`, `pending`, and what says which memory is online. Under the last
+//! transport's ring, `transport`, `pending`, `again`, and what says which memory is online. Under the last
 //! ones nothing else is locked.
 
 use crate::linux::bell::Bell;
@@ -97,6 +97,9 @@ pub(crate) struct Host {
     transport: Mutex<Option<Arc<Transport<Host>>>>,
     #[pin]
     pending: Mutex<KVec<Pending>>,
+    /// An answer to be given a second time.
+    #[pin]
+    again: Mutex<Option<(Chain, Answer)>>,
 }
 
 /// What stands for the device in debugfs.
@@ -128,6 +131,7 @@ impl Host {
                 registration <- new_mutex!(None),
                 transport <- new_mutex!(None),
                 pending <- new_mutex!(KVec::new()),
+                again <- new_mutex!(None),
             }),
             GFP_KERNEL,
         )
@@ -320,6 +324,9 @@ impl Host {
             let Some(chain) = transport.take() else {
                 return;
             };
+            if let Some((chain, answer)) = self.again.lock().take() {
+                transport.give(&chain, &answer.bytes, answer.len, false);
+            }
             let Some(request) = &chain.request else {
                 model.malformed();
                 continue;
@@ -334,7 +341,7 @@ impl Host {
                 _ => Some(now.saturating_add(answer.delay_ms.into())),
             };
             if at_ms == Some(now) {
-                Self::give(&mut model, transport, &chain, &answer);
+                self.give(&mut model, transport, &chain, &answer);
                 continue;
             }
             let pending = Pending {
@@ -349,6 +356,7 @@ impl Host {
     }
 
     fn give(
+        &self,
         model: &mut Device<Pages>,
         transport: &Transport<Self>,
         chain: &Chain,
@@ -358,6 +366,9 @@ impl Host {
         let given = transport.give(chain, &answer.bytes, answer.len, stray);
         if given && answer.delivery == Delivery::Twice {
             transport.give(chain, &answer.bytes, answer.len, false);
+        }
+        if given && answer.delivery == Delivery::Again {
+            *self.again.lock() = Some((*chain, *answer));
         }
         if given && !stray {
             model.told(answer);
@@ -381,7 +392,7 @@ impl Host {
                 return None;
             };
             drop(pending);
-            Self::give(&mut model, transport, &chain, &answer);
+            self.give(&mut model, transport, &chain, &answer);
         }
     }
 }

@@ -140,6 +140,28 @@ def late_answers() -> None:
 
 
 @test(limit=240)
+def answers_to_the_request_before() -> None:
+    """An answer that comes again when the next request is made: it is not the answer to that."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        for first, second in ((64, 96), (256, 288)):
+            struck = guest.status()["faults"]
+            guest.fault("kind=plug again times=1")
+            guest.settle_at(first * MIB)
+            guest.fault("kind=plug code=nack times=1")
+            guest.request(second * MIB)
+            guest.wait_until(lambda: guest.status()["faults"] == struck + 2, 30, "no fault")
+            # Until the ring notices that there are too many answers, or they fit again.
+            guest.wait_until(lambda: guest.state()[0] in ("settled", "stalled"), 120, "neither")
+            guest.honest()
+            if guest.state()[0] == "stalled":
+                guest.bind(guest.unbind())
+            guest.converge(second * MIB)
+            guest.expect_obedient()
+            guest.settle_at(0)
+
+
+@test(limit=240)
 def gone_in_the_middle() -> None:
     """The device goes while it is asked, or is torn out; memory in use stays in use."""
     only_ours(STATES)

@@ -97,8 +97,8 @@ fn code(word: &str) -> Option<u16> {
 }
 
 /// Reads a fault: `kind=KIND`, `skip=N`, `percent=N` and `times=N` say when it happens; `code=TYPE`,
-/// `act` (all the same), `state=N`, `len=N`, `delay=MS`, and one of `twice`, `hold`, `never` and
-/// `stray` say what.
+/// `act` (all the same), `state=N`, `len=N`, `delay=MS`, and one of `twice`, `again`, `hold`, `never`
+/// and `stray` say what.
 pub fn parse_fault<'a>(words: impl Iterator<Item = &'a str>) -> Option<Fault> {
     let mut fault = Fault::default();
     let effect = &mut fault.effect;
@@ -114,6 +114,7 @@ pub fn parse_fault<'a>(words: impl Iterator<Item = &'a str>) -> Option<Fault> {
             ("len", n) => effect.len = Some(number_as(n)?),
             ("delay", n) => effect.delay_ms = number_as(n)?,
             ("twice", "") => effect.delivery = Delivery::Twice,
+            ("again", "") => effect.delivery = Delivery::Again,
             ("hold", "") => effect.delivery = Delivery::Hold,
             ("never", "") => effect.delivery = Delivery::Never,
             ("stray", "") => effect.delivery = Delivery::Stray,

@@ -55,6 +55,8 @@ pub enum Delivery {
     Once,
     /// Twice.
     Twice,
+    /// A second time when there is another request, before that is answered.
+    Again,
     /// Not before it is released.
     Hold,
     /// Never.
