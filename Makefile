@@ -55,7 +55,7 @@ fuzz: modules testdevice kernel ## a device that does all it can wrong, then ran
 	@tests/enter env PYTHONPATH=tests python3 tests/fuzz.py
 	@tests/host/fuzz.sh '$(or $(MINUTES),60)'
 
-bench: modules kernel ## module and C driver side by side, as a table of ratios; ROUNDS=3
+bench: modules testdevice kernel ## this module, the C driver and the kernel alone side by side; ROUNDS=5, CASES=regex, QUICK=1
 	@tests/enter env PYTHONPATH=tests python3 tests/bench.py
 
 modules: ## out/FLAVOUR/virtio_mem.ko

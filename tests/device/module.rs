@@ -5,7 +5,9 @@
 // The kernel's `module!` macro expands to unsafe code.
 #![allow(unsafe_code)]
 
-use crate::host::Files;
+use crate::floor;
+use crate::floor::Floor;
+use crate::host;
 use crate::host::Host;
 use crate::linux::debug_dir::Root;
 use crate::linux::hidden::Hidden;
@@ -38,7 +40,8 @@ param::module_parameter!(
 
 /// In the order in which it goes away.
 struct Module {
-    _files: Files,
+    _floor: floor::Files,
+    _files: host::Files,
     _gone: GoesWithDevice,
     _thread: Thread<Host>,
     _notifier: Pin<KBox<memory_notifier::Registration<Hidden>>>,
@@ -68,6 +71,7 @@ impl kernel::Module for Module {
         let thread = Thread::start(host.clone(), -1, c"vmem_test")?;
         let root = Root::new(c"virtio_mem_test");
         Ok(Self {
+            _floor: Floor::files(addr..addr.saturating_add(size))?,
             _files: Host::files(&host)?,
             _gone: GoesWithDevice(host),
             _thread: thread,

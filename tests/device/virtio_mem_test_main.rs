@@ -8,11 +8,13 @@
 //!
 //! - [`model`] is the device, without a kernel;
 //! - [`linux`] wraps kernel facilities, with all `unsafe` code;
-//! - [`host`] binds the two: memory, commands, the thread that answers requests.
+//! - [`host`] binds the two: memory, commands, the thread that answers requests;
+//! - [`floor`] has Linux use the RAM without any device, for benchmarks.
 
 // `linux` allows it for itself.
 #![deny(unsafe_code)]
 
+mod floor;
 mod host;
 #[allow(unsafe_code)]
 mod linux;

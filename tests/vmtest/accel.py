@@ -23,6 +23,9 @@ from .qemu import Machine, Qemu
 ACCELERATORS = {
     "kvm": ["-accel", "kvm", "-cpu", "host"],
     "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+    # One processor at a time, and a nanosecond of the guest's for each instruction: what the
+    # guest measures is how many instructions it has executed, whatever the machine does.
+    "icount": ["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-icount", "shift=0"],
 }
 
 # A guest that runs on the processor is up in a second or two.

@@ -83,6 +83,7 @@ class Guest(Reboots):
         crash: bool = False,
         sleeps: bool = False,
         no_devices: bool = False,
+        accel: str | None = None,
         **machine: Any,
     ) -> None:
         """Boots a guest and loads the driver under test (not with `load=False`).
@@ -97,7 +98,8 @@ class Guest(Reboots):
         With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
         may crash by SysRq when another kernel comes after it. With `sleeps` it can be
         suspended to RAM: what wakes it up knows no uncompressed kernels. Without
-        `devices` it has one of QEMU's, or with `no_devices` none.
+        `devices` it has one of QEMU's, or with `no_devices` none. `accel` is one of
+        ACCELERATORS, if not the fastest that works.
         """
         kernel = Kernel.under_test()
         self.driver = driver or driver_under_test()
@@ -121,10 +123,10 @@ class Guest(Reboots):
         self.may_crash = crash
         self.console = LOGS / f"{log or Guest.log_name}.console.log"
         image = kexec_initramfs(kernel) if kexec or crash else initramfs(kernel)
-        accel = ACCELERATORS[accelerator()]
+        arguments = ACCELERATORS[accel or accelerator()]
         start = kernel.image if sleeps else kernel.boot_image
         for tries in reversed(range(BOOT_TRIES)):
-            self.qemu = Qemu(self.machine, accel, start, image, self.console)
+            self.qemu = Qemu(self.machine, arguments, start, image, self.console)
             self.channel = Channel(self.qemu.port(CHANNEL))
             if self._boot(last=tries == 0):
                 break

@@ -10,8 +10,14 @@ pub(crate) mod control;
 #[path = "../../../rust/linux/debug_dir.rs"]
 pub(crate) mod debug_dir;
 pub(crate) mod hidden;
+#[allow(dead_code)]
+#[path = "../../../rust/linux/hotplug.rs"]
+pub(crate) mod hotplug;
 #[path = "../../../rust/linux/memory_notifier.rs"]
 pub(crate) mod memory_notifier;
+#[allow(dead_code)]
+#[path = "../../../rust/linux/pages.rs"]
+pub(crate) mod pages;
 #[allow(dead_code)]
 #[path = "../../../rust/linux/param.rs"]
 pub(crate) mod param;

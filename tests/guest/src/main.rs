@@ -5,11 +5,13 @@
 //! One static binary: as `/init` of an initramfs it brings the guest up and
 //! serves commands from the host over a virtio-serial port; as `vmem-guest load`
 //! it keeps memory in use whose content it can vouch for, as `vmem-guest churn` it
-//! keeps changing how it is used. `vmem-guest kexec` starts another kernel, and `vmem-guest vmcore` reads what a crashed one has left.
+//! keeps changing how it is used, as `vmem-guest faults` it times page faults. `vmem-guest kexec`
+//! starts another kernel, and `vmem-guest vmcore` reads what a crashed one has left.
 
 mod children;
 mod churn;
 mod dice;
+mod faults;
 mod init;
 mod kexec;
 mod load;
@@ -41,11 +43,13 @@ fn main() -> ExitCode {
         Some("init") => init::main(),
         Some("load") => load::main(args),
         Some("churn") => churn::main(args),
+        Some("faults") => faults::main(args),
         Some("kexec") => kexec::main(args),
         Some("vmcore") => vmcore::main(args),
         _ => {
             eprintln!("{USAGE}\n       {}", kexec::USAGE);
             eprintln!("       {}\n       {}", vmcore::USAGE, churn::USAGE);
+            eprintln!("       {}", faults::USAGE);
             eprintln!("{}", load::OPTIONS);
             ExitCode::from(2)
         }

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The cases: what a host or an administrator waits for."""
+
+import re
+import time
+
+from ..guest import Guest
+from ..qemu import MemDevice
+from ..testdevice import LOW, DeviceGuest
+from ..units import GIB, KIB, MIB
+from . import measure
+from .case import CASES, FLOOR, OURS, QUICK, THEIRS, Case, Row, Values, case
+
+# How large a guest without a load of its own is when it is resized, in GiB.
+IDLE_SIZES = (1, 8) if QUICK else (1, 8, 32)
+LARGEST_PLUG = 16 if QUICK else 64
+
+PLUG = {size: Row(f"plug {size} GiB", ratio=1.0) for size in (1, 8, LARGEST_PLUG)}
+UNPLUG = {size: Row(f"unplug {size} idle GiB", ratio=0.06) for size in IDLE_SIZES}
+
+# With as much on top of it Linux has the memory block already.
+PART_OF_A_BLOCK = 130 * MIB
+STEPS = 9
+
+
+def guest_for(driver: str, *devices: MemDevice, name: str, **options: object) -> Guest:
+    """A guest with a driver, or with none for the floor."""
+    loaded = None if driver == FLOOR else driver
+    return Guest(*devices, driver=loaded, log=f"bench.{name}.{driver}", **options)  # type: ignore[arg-type]
+
+
+@case()
+def idle(driver: str) -> Values:
+    values = {}
+    with guest_for(driver, MemDevice(size=max(IDLE_SIZES) * GIB), name="idle") as guest:
+        for size in IDLE_SIZES:
+            seconds = measure.plug(guest, size * GIB)
+            if size in PLUG:
+                values[PLUG[size]] = seconds
+            measure.settle_down()
+            values[UNPLUG[size]] = measure.unplug_all(guest)
+            measure.settle_down()
+    return values
+
+
+@case(FLOOR)
+def floor(_driver: str) -> Values:
+    values = {}
+    largest = max(IDLE_SIZES) * GIB
+    # More than the host may have: what is not touched needs none.
+    ram = f"memory-backend-ram,id=ram,size={(LOW + largest) // MIB}M,reserve=off"
+    with DeviceGuest(
+        hidden=largest,
+        ram=LOW,
+        create=False,
+        load=False,
+        policy="online_movable",
+        log="bench.floor",
+        extra=("-object", ram, "-machine", "memory-backend=ram"),
+    ) as guest:
+        for size in IDLE_SIZES:
+            seconds = measure.without_driver(guest, "add", size * GIB)
+            if size in PLUG:
+                values[PLUG[size]] = seconds
+            measure.settle_down()
+            values[UNPLUG[size]] = measure.without_driver(guest, "remove", size * GIB)
+            measure.settle_down()
+    return values
+
+
+@case()
+def largest_plug(driver: str) -> Values:
+    with guest_for(driver, MemDevice(size=LARGEST_PLUG * GIB), name="plug") as guest:
+        return {PLUG[LARGEST_PLUG]: measure.plug(guest, LARGEST_PLUG * GIB)}
+
+
+NOT_CLEARED = Row("unplug 8 idle GiB, init_on_alloc=0", ratio=0.75)
+
+
+@case()
+def not_cleared(driver: str) -> Values:
+    device = MemDevice()
+    with guest_for(driver, device, name="init", cmdline="init_on_alloc=0") as guest:
+        measure.plug(guest, 8 * GIB)
+        measure.settle_down()
+        return {NOT_CLEARED: measure.unplug_all(guest)}
+
+
+TOUCHED = Row("host memory touched to unplug 4 GiB never used", "MiB", ratio=0.01)
+
+
+@case()
+def touched(driver: str) -> Values:
+    device = MemDevice(size=4 * GIB, shared=True)
+    with guest_for(driver, device, name="touched") as guest:
+        measure.plug(guest, 4 * GIB)
+        measure.settle_down()
+        before = measure.faulted(guest)
+        measure.unplug_all(guest)
+        return {TOUCHED: (measure.faulted(guest) - before) / MIB}
+
+
+FREED = Row("unplug 4 GiB, 3.5 of which were used and freed", ratio=0.10)
+
+
+@case(quick=False)
+def used_and_freed(driver: str) -> Values:
+    with guest_for(driver, MemDevice(size=4 * GIB), name="freed", memory=GIB) as guest:
+        measure.plug(guest, 4 * GIB)
+        with guest.load(3584):
+            pass
+        measure.settle_down()
+        return {FREED: measure.unplug_all(guest)}
+
+
+SPARSE = Row("4 to 1 GiB, a page in use in each 2 MiB", ratio=0.50)
+
+
+@case(quick=False)
+def sparse(driver: str) -> Values:
+    with guest_for(driver, MemDevice(size=4 * GIB), name="sparse") as guest:
+        measure.plug(guest, 4 * GIB)
+        with guest.load(4096, "--sparse"):
+            return {SPARSE: measure.resize(guest, GIB)}
+
+
+UNEVEN = Row("unplug half of a guest in uneven use", ratio=0.30)
+UNEVEN_PAGES = Row("pages migrated by that", "pages", ratio=1.0)
+
+
+@case(quick=False)
+def uneven(driver: str) -> Values:
+    device = MemDevice(size=4 * GIB)
+    with guest_for(driver, device, name="uneven", memory=GIB, failed_migrations=True) as guest:
+        measure.plug(guest, 4 * GIB)
+        # As many GiB as there are, half of which are freed in places.
+        loads = [guest.load(500, seed=seed) for seed in range(8)]
+        for load in loads[1::2] + loads[:1]:
+            load.quit()
+        measure.settle_down()
+        before = measure.migrated(guest)
+        seconds = measure.resize(guest, 2 * GIB)
+        return {UNEVEN: seconds, UNEVEN_PAGES: measure.migrated(guest) - before}
+
+
+EXIT = Row("from a process's exit to the size it blocked", limit=1.0)
+WAITING = Row("kernel threads while waiting for busy memory", "% of a CPU", limit=0.1)
+SETTLED = Row("kernel threads while settled", "% of a CPU", limit=0.1)
+
+WINDOW = 20.0
+
+
+def busy_share(guest: Guest) -> float:
+    """How much of one processor kernel threads use, in %."""
+    before, start = measure.kernel_nanoseconds(guest), time.monotonic()
+    time.sleep(WINDOW)
+    used = measure.kernel_nanoseconds(guest) - before
+    return 100 * used / 1e9 / (time.monotonic() - start)
+
+
+@case(OURS, THEIRS, FLOOR, quick=False)
+def waiting(driver: str) -> Values:
+    device = MemDevice(size=2 * GIB)
+    if driver == FLOOR:
+        with guest_for(driver, device, name="waiting", load=False) as guest:
+            time.sleep(10)
+            share = busy_share(guest)
+            return {WAITING: share, SETTLED: share}
+    with guest_for(
+        driver, device, name="waiting", memory=768 * MIB, failed_migrations=True
+    ) as guest:
+        measure.resize(guest, GIB)
+        guest.expect_hotplugged(GIB)
+        load = guest.load(1152)
+        guest.request(0)
+        guest.settle(quiet=10, timeout=120)
+        share = busy_share(guest)
+        load.program.signal(9)
+        load.program.wait(60)
+        start = time.monotonic()
+        # The C driver looks again after up to five minutes.
+        guest.wait_until(lambda: guest.plugged() == 0, 400, "the shrink", poll=measure.POLL)
+        seconds = time.monotonic() - start
+        time.sleep(5)
+        return {EXIT: seconds, WAITING: share, SETTLED: busy_share(guest)}
+
+
+PLUG_STEP = Row("plug 2 MiB", "ms", ratio=1.0)
+UNPLUG_STEP = Row("unplug 2 MiB", "ms", ratio=1.0)
+PLUG_REQUESTS = Row("requests to plug 8 GiB", "requests", limit=8)
+UNPLUG_REQUESTS = Row("requests to unplug 8 GiB", "requests", limit=8)
+
+
+@case()
+def small_steps(driver: str) -> Values:
+    device = MemDevice()
+    with guest_for(driver, device, name="steps", extra=measure.TRACE) as guest:
+        measure.resize(guest, PART_OF_A_BLOCK)
+        measure.settle_down()
+        plug, unplug = measure.step(guest, PART_OF_A_BLOCK, STEPS)
+        measure.unplug_all(guest)
+        before = measure.requests(guest, "plug"), measure.requests(guest, "unplug")
+        measure.resize(guest, 8 * GIB)
+        guest.expect_hotplugged(8 * GIB)
+        measure.unplug_all(guest)
+        return {
+            PLUG_STEP: plug * 1000,
+            UNPLUG_STEP: unplug * 1000,
+            PLUG_REQUESTS: measure.requests(guest, "plug") - before[0],
+            UNPLUG_REQUESTS: measure.requests(guest, "unplug") - before[1],
+        }
+
+
+FAULT = Row("page fault of a workload during resizes, p99.9", "us", ratio=1.0)
+
+
+@case()
+def page_faults(driver: str) -> Values:
+    with guest_for(driver, MemDevice(size=4 * GIB), name="faults", cpus=2) as guest:
+        measure.resize(guest, GIB)
+        faults = measure.Faults(guest, 256)
+        faults.report()
+        for _ in range(3):
+            measure.resize(guest, 4 * GIB)
+            measure.resize(guest, GIB)
+        delay = faults.report()["p999_ns"]
+        faults.quit()
+        return {FAULT: delay / 1000}
+
+
+TIB = 1024 * GIB
+# A processor with enough address bits.
+WIDE = ("-cpu", "max,la57=off,phys-bits=46")
+FLAT_PLUG = Row("plug 2 MiB: 512 GiB plugged of 1 TiB, against 1 GiB", "times", limit=1.5)
+FLAT_UNPLUG = Row("unplug 2 MiB: 512 GiB plugged of 1 TiB, against 1 GiB", "times", limit=1.5)
+
+
+@case(quick=False, rounds=1)
+def large_region(driver: str) -> Values:
+    device = MemDevice(size=TIB)
+    # What Linux keeps for each page of 512 GiB takes 8 GiB.
+    with guest_for(driver, device, name="tib", memory=11 * GIB, extra=WIDE) as guest:
+        measure.resize(guest, GIB + PART_OF_A_BLOCK)
+        measure.settle_down()
+        small = measure.step(guest, GIB + PART_OF_A_BLOCK, STEPS)
+        measure.resize(guest, 512 * GIB + PART_OF_A_BLOCK)
+        guest.settle(quiet=5, timeout=600)
+        large = measure.step(guest, 512 * GIB + PART_OF_A_BLOCK, STEPS)
+        return {FLAT_PLUG: large[0] / small[0], FLAT_UNPLUG: large[1] / small[1]}
+
+
+MEMORY = Row("driver's own memory per TiB of region", "KiB", limit=160)
+
+
+@case()
+def own_memory(driver: str) -> Values:
+    device = MemDevice(size=8 * TIB)
+    directory = "/sys/bus/virtio/drivers/virtio_mem"
+    with guest_for(driver, device, name="memory", extra=WIDE) as guest:
+        name = guest.sh(f"cd {directory}; ls -d virtio*").strip()
+        # What is made once and kept is there by then.
+        sizes = []
+        for file in ("unbind", "bind", "unbind", "bind"):
+            guest.write(f"{directory}/{file}", name)
+            time.sleep(2)
+            sizes.append(measure.kernel_memory(guest))
+        return {MEMORY: (sizes[3] - sizes[2]) / 8 / KIB}
+
+
+PLUG_INSTRUCTIONS = Row("instructions to plug 2 GiB", "millions", ratio=1.0)
+UNPLUG_INSTRUCTIONS = Row("instructions to unplug 2 idle GiB", "millions", ratio=1.0)
+
+
+@case(quick=False, rounds=2)
+def instructions(driver: str) -> Values:
+    device = MemDevice(size=2 * GIB)
+    # The time that kernel threads have run is the number of their instructions.
+    with guest_for(driver, device, name="instructions", accel="icount") as guest:
+        counts = [measure.kernel_nanoseconds(guest)]
+        for size in (2 * GIB, 0):
+            measure.resize(guest, size)
+            guest.expect_hotplugged(size)
+            counts.append(measure.kernel_nanoseconds(guest))
+        return {
+            PLUG_INSTRUCTIONS: (counts[1] - counts[0]) / 1e6,
+            UNPLUG_INSTRUCTIONS: (counts[2] - counts[1]) / 1e6,
+        }
+
+
+def chosen(pattern: str) -> list[Case]:
+    """The cases in whose name a regular expression is found."""
+    return [case for case in CASES if re.search(pattern, case.name)]

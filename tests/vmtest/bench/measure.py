@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How things are measured: from outside of the guest where that is possible."""
+
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+from ..cpu import KTHREADD
+from ..errors import TestFailure
+from ..guest import Guest
+from ..units import MIB
+
+POLL = 0.002
+
+# How long one resize may take: the C driver works on 32 GiB for minutes.
+PATIENCE = 600.0
+
+
+def settle_down() -> None:
+    """Lets what a guest still has to do after a resize be done."""
+    time.sleep(1)
+
+
+def plug(guest: Guest, size: int) -> float:
+    """Seconds until MemTotal shows that there is `size` more than before."""
+    before = guest.mem_total()
+    # Watched from inside the guest: asking again and again would be work for it.
+    call = guest.await_mem_total(before + size, PATIENCE)
+    start = time.monotonic()
+    guest.request(guest.requested() + size)
+    message = call.result(PATIENCE + 30)
+    if "error" in message:
+        raise TestFailure(message["error"])
+    return time.monotonic() - start
+
+
+def resize(guest: Guest, size: int) -> float:
+    """Seconds until the device has what is requested."""
+    start = time.monotonic()
+    guest.request(size)
+    guest.wait_until(lambda: guest.plugged() == size, PATIENCE, "the resize", poll=POLL)
+    return time.monotonic() - start
+
+
+def unplug_all(guest: Guest) -> float:
+    """Seconds until nothing is plugged; the guest has to agree."""
+    seconds = resize(guest, 0)
+    guest.expect_hotplugged(0)
+    return seconds
+
+
+def without_driver(guest: Guest, what: str, size: int) -> float:
+    """Seconds that the kernel itself needs to add or to remove memory, by its own clock."""
+    directory = "/sys/kernel/debug/virtio_mem_test/floor"
+    guest.write(f"{directory}/control", f"{what} {size}", PATIENCE)
+    return int(guest.read(f"{directory}/status").split()[1]) / 1e9
+
+
+def step(guest: Guest, size: int, count: int) -> tuple[float, float]:
+    """Median seconds of plugging, and of unplugging, one device block of 2 MiB on top of
+    `size`."""
+    plugs, unplugs = [], []
+    for _ in range(count):
+        plugs.append(resize(guest, size + 2 * MIB))
+        unplugs.append(resize(guest, size))
+    return median(plugs), median(unplugs)
+
+
+def faulted(guest: Guest) -> int:
+    """Bytes that the host had to find memory for, or look at, since QEMU was started."""
+    fields = Path(f"/proc/{guest.qemu.process.pid}/stat").read_text().rpartition(")")[2].split()
+    # minflt and majflt, in the guest's memory mostly; see proc_pid_stat(5).
+    return (int(fields[7]) + int(fields[9])) * 4096
+
+
+def migrated(guest: Guest) -> int:
+    """Pages that the guest has migrated since it was started."""
+    for line in guest.read("/proc/vmstat").splitlines():
+        name, value = line.split()
+        if name == "pgmigrate_success":
+            return int(value)
+    raise TestFailure("no pgmigrate_success in /proc/vmstat")
+
+
+def kernel_nanoseconds(guest: Guest) -> int:
+    """What all kernel threads together have run for since the guest was started: all of
+    them, as it is a driver's own affair in which of them it works."""
+    threads = set()
+    # A process may end between the shell's look at the directory and cat's.
+    for line in guest.sh("cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines():
+        fields = line.rpartition(")")[2].split()
+        if len(fields) > 1 and fields[1] == KTHREADD:
+            threads.add(line.split()[0])
+    total = 0
+    for line in guest.sh("grep -H . /proc/[0-9]*/schedstat 2>/dev/null; true").splitlines():
+        path, _, values = line.partition(":")
+        if path.split("/")[2] in threads:
+            total += int(values.split()[0])
+    return total
+
+
+def kernel_memory(guest: Guest) -> int:
+    """Bytes that the kernel has allocated for itself, other than struct pages and the like."""
+    total = 0
+    for line in guest.read("/proc/meminfo").splitlines():
+        name, value = line.split()[:2]
+        if name in ("Slab:", "VmallocUsed:", "Percpu:"):
+            total += int(value) * 1024
+    return total
+
+
+def requests(guest: Guest, kind: str) -> int:
+    """Requests of a kind that QEMU has traced, which it does with TRACE."""
+    return guest.qemu.errors.read_text(errors="replace").count(f"virtio_mem_{kind}_request")
+
+
+TRACE = ("-trace", "enable=virtio_mem_*_request")
+
+
+class Faults:
+    """`vmem-guest faults` in a guest: a workload that goes on touching fresh memory."""
+
+    def __init__(self, guest: Guest, mib: int) -> None:
+        self._program = guest.start(["vmem-guest", "faults", "--mib", str(mib)])
+        self._program.line(PATIENCE)
+
+    def report(self) -> dict[str, int]:
+        """Latencies since the last report, in nanoseconds, and how many there were."""
+        self._program.input("report\n")
+        report: dict[str, int] = json.loads(self._program.line(PATIENCE))
+        return report
+
+    def quit(self) -> None:
+        self._program.input("quit\n")
+        self._program.wait(PATIENCE)
