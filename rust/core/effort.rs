@@ -23,8 +23,11 @@ pub fn room_for(used: u64, size: u64, free: u64) -> bool {
     used == 0 || needed <= elsewhere
 }
 
-/// How often the time for an attempt is doubled at most: an empty block has up to 6.4 s.
+/// How often the time for an attempt is doubled at most: an empty memory block has up to 6.4 s...
 const MOST_DOUBLINGS: u32 = 5;
+
+/// ... and how often when it is not known that time was all that was lacking.
+const DOUBLINGS_FOR_SEVERAL: u32 = 2;
 
 /// The machine is as fast as was thought when an attempt needed less than this part of its time.
 const FAST: u64 = 4;
@@ -37,29 +40,41 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long one attempt to empty a memory block may take, in milliseconds, when `used` bytes of
-    /// it have to be migrated.
+    /// How long one attempt to empty `memory_blocks` memory blocks may take, in milliseconds, when
+    /// `used` bytes of them have to be migrated.
     ///
-    /// The kernel goes over the whole block before it looks at the clock, and an attempt that is cut
+    /// The kernel goes over a whole block before it looks at the clock, and an attempt that is cut
     /// off between the last migrated page and the next look has been for nothing. So the time grows
-    /// with the work: 25 ms for a MiB is what migration takes on a slow emulated CPU, several times
-    /// over.
-    pub fn deadline_ms(&self, used: u64) -> u64 {
-        let once = (used >> 20).saturating_mul(25).saturating_add(200);
+    /// with the work: 200 ms are ten times what an idle memory block takes on a slow emulated CPU,
+    /// 25 ms for a MiB several times what migration takes there.
+    pub fn deadline_ms(&self, used: u64, memory_blocks: u32) -> u64 {
+        let migration = (used >> 20).saturating_mul(25);
+        let once = u64::from(memory_blocks)
+            .saturating_mul(200)
+            .saturating_add(migration);
         once.saturating_mul(1 << self.doublings)
     }
 
-    /// An attempt that had `limit_ms` was cut off after `took_ms`, with `left` bytes in use still.
-    /// Returns whether another one at once may do it.
+    /// An attempt at `memory_blocks` memory blocks that had `limit_ms` was cut off after `took_ms`,
+    /// with `left` bytes in use still. Returns whether another one at once may do it.
     ///
     /// With nothing in use any more the time was all that it wanted, and those that follow get more
     /// of it. Where something is, more time may be a waste: it may be what cannot be moved. But when
     /// the limit had passed long before the kernel looked at the clock, it has gone over the block
     /// only once, if at all, and a page that is busy for a moment is enough to make that be for
     /// nothing.
-    pub fn cut_off(&mut self, took_ms: u64, limit_ms: u64, left: u64) -> bool {
+    ///
+    /// Of several memory blocks the kernel empties one after the other, each into those that follow,
+    /// and makes all of them available again when it does not come to the end. Then what is left
+    /// does not become less from one attempt to the next, however many there are, and only more time
+    /// helps.
+    pub fn cut_off(&mut self, took_ms: u64, limit_ms: u64, left: u64, memory_blocks: u32) -> bool {
         if left == 0 {
             self.doublings = self.doublings.saturating_add(1).min(MOST_DOUBLINGS);
+            return true;
+        }
+        if memory_blocks > 1 && self.doublings < DOUBLINGS_FOR_SEVERAL {
+            self.doublings = self.doublings.saturating_add(1);
             return true;
         }
         took_ms > limit_ms.saturating_add(limit_ms / 4)

@@ -143,7 +143,7 @@ impl Worker {
         let count = memory_blocks.end.saturating_sub(memory_blocks.start);
         let addr = geometry.memory_block_addr(memory_blocks.start);
         let size = u64::from(count).saturating_mul(geometry.memory_block_size());
-        let limit_ms = self.pace.lock().deadline_ms(used);
+        let limit_ms = self.pace.lock().deadline_ms(used, count);
         let begun = Instant::<Monotonic>::now();
         let result = bell.attempt(limit_ms, URGENT, || self.device.region().remove(addr, size));
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
@@ -159,7 +159,8 @@ impl Worker {
                 let left = self.used_in(memory_blocks, 1).map(|(left, _)| left);
                 // That a brief attempt goes over much memory once says nothing.
                 let late = left.is_some_and(|left| {
-                    (left == 0 || !brief) && self.pace.lock().cut_off(took_ms, limit_ms, left)
+                    (left == 0 || !brief)
+                        && self.pace.lock().cut_off(took_ms, limit_ms, left, count)
                 });
                 return (Outcome::Failed(Failure::Interrupted), late);
             }

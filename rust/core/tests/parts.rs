@@ -389,25 +389,43 @@ fn emptying_needs_room_elsewhere() {
 #[test]
 fn attempts_get_more_time_where_that_is_all_they_need() {
     let mut pace = Pace::default();
-    assert_eq!(pace.deadline_ms(0), 200);
-    assert_eq!(pace.deadline_ms(128 * MIB), 3400);
+    assert_eq!(pace.deadline_ms(0, 1), 200);
+    assert_eq!(pace.deadline_ms(128 * MIB, 1), 3400);
     for limit in [400, 800, 1600, 3200, 6400, 6400] {
-        assert!(pace.cut_off(limit / 2, limit / 2, 0));
-        assert_eq!(pace.deadline_ms(0), limit);
+        assert!(pace.cut_off(limit / 2, limit / 2, 0, 1));
+        assert_eq!(pace.deadline_ms(0, 1), limit);
     }
     // Something that is in use may be what cannot be moved.
-    assert!(!Pace::default().cut_off(200, 200, 4096));
-    assert!(pace.deadline_ms(u64::MAX) > pace.deadline_ms(128 * MIB));
+    assert!(!Pace::default().cut_off(200, 200, 4096, 1));
+    assert!(pace.deadline_ms(u64::MAX, 1) > pace.deadline_ms(128 * MIB, 1));
     // As long as it is needed it stays.
     pace.done(1600, 6400);
-    assert_eq!(pace.deadline_ms(0), 6400);
+    assert_eq!(pace.deadline_ms(0, 1), 6400);
     for limit in [3200, 1600, 800, 400, 200, 200] {
-        pace.done(1, pace.deadline_ms(0));
-        assert_eq!(pace.deadline_ms(0), limit);
+        pace.done(1, pace.deadline_ms(0, 1));
+        assert_eq!(pace.deadline_ms(0, 1), limit);
     }
     // It was gone over only once, which says nothing of the time that others need.
-    assert!(pace.cut_off(7600, 3400, 4096));
-    assert_eq!(pace.deadline_ms(0), 200);
+    assert!(pace.cut_off(7600, 3400, 4096, 1));
+    assert_eq!(pace.deadline_ms(0, 1), 200);
+}
+
+#[test]
+fn several_memory_blocks_get_more_time_until_they_had_enough() {
+    let mut pace = Pace::default();
+    assert_eq!(pace.deadline_ms(2 * MIB, 8), 1650);
+    // They are emptied into each other, so that as much is left each time.
+    for limit in [3300, 6600] {
+        assert!(pace.cut_off(limit / 2, limit / 2, 2 * MIB, 8));
+        assert_eq!(pace.deadline_ms(2 * MIB, 8), limit);
+    }
+    assert!(!pace.cut_off(6600, 6600, 2 * MIB, 8));
+    assert_eq!(pace.deadline_ms(2 * MIB, 8), 6600);
+    // The last one was under way.
+    assert!(pace.cut_off(6600, 6600, 0, 8));
+    assert_eq!(pace.deadline_ms(2 * MIB, 8), 13200);
+    pace.done(1, 13200);
+    assert_eq!(pace.deadline_ms(0, 8), 6400);
 }
 
 #[test]
