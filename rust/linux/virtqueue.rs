@@ -135,10 +135,9 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
 
     /// The buffer of the last request.
     fn buffer(&self) -> *mut Buffer<REQUEST, RESPONSE> {
-        let [first, rest @ ..] = &*self.buffers;
-        let turn = self.requests % BUFFERS;
-        let buffer = turn.checked_sub(1).and_then(|index| rest.get(index));
-        buffer.unwrap_or(first).get()
+        let [first, ..] = &*self.buffers;
+        let turn = self.buffers.get(self.requests % BUFFERS);
+        turn.unwrap_or(first).get()
     }
 
     /// Sends a request. `EBUSY`: the answer to the last one is outstanding. `EIO`: the ring is of no
@@ -156,9 +155,10 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         }
         self.requests = self.requests.wrapping_add(1);
         let buffer = self.buffer();
-        // SAFETY: Nothing is in flight, so the buffer is ours alone, but for a device that is at
-        // fault: what such a one makes of these bytes is looked at no further than that they are
-        // bytes.
+        // SAFETY: The buffer is part of the allocation, which lives until the queue is deleted. By the
+        // virtio protocol it is ours alone, as nothing is in flight. A device that breaks that may
+        // still write to it: all of it are bytes, of which any value is valid, and volatile accesses
+        // assume nothing about what is there before or after.
         unsafe {
             (&raw mut (*buffer).request.0).write_volatile(*request);
             (&raw mut (*buffer).response.0).write_volatile([UNANSWERED; RESPONSE]);
@@ -212,7 +212,8 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
             return None;
         }
         self.in_flight = false;
-        // SAFETY: The device has given the buffer back; if it is at fault, it may still write bytes.
+        // SAFETY: The device has given the buffer back; one that is at fault may still write to it,
+        // for which see `send`.
         let response = unsafe { (&raw const (*self.buffer()).response.0).read_volatile() };
         Some((response, written))
     }

@@ -3,8 +3,8 @@
 //! The hypervisor: the model with its memory, its transport, and a thread that answers.
 //!
 //! Lock order: `registration` -> (locks of the driver core and of the driver) -> `model` -> the
-//! transport's ring, `transport`, `pending`, `again`, and what says which memory is online. Under the last
-//! ones nothing else is locked.
+//! transport's ring, `transport`, `pending`, `again`, and what says which memory is online. Under the
+//! last ones nothing else is locked.
 
 use crate::linux::bell::Bell;
 use crate::linux::control::Control;
@@ -324,7 +324,9 @@ impl Host {
             let Some(chain) = transport.take() else {
                 return;
             };
-            if let Some((chain, answer)) = self.again.lock().take() {
+            // Not locked while it is given.
+            let again = self.again.lock().take();
+            if let Some((chain, answer)) = again {
                 transport.give(&chain, &answer.bytes, answer.len, false);
             }
             let Some(request) = &chain.request else {

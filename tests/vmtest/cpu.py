@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Processor time spent in a guest's kernel threads."""
 
+from collections.abc import Iterator
+
 from .guest import Guest
 
 # USER_HZ is part of the ABI of x86.
@@ -9,17 +11,21 @@ TICKS_PER_SECOND = 100
 KTHREADD = "2"
 
 
+def kernel_threads(guest: Guest) -> Iterator[tuple[str, list[str]]]:
+    """The number of each kernel thread, and what /proc/PID/stat has after its name."""
+    # A process may end between the shell's look at the directory and cat's.
+    for line in guest.sh("cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines():
+        # The name before the last parenthesis may hold anything.
+        fields = line.rpartition(")")[2].split()
+        if len(fields) > 12 and fields[1] == KTHREADD:
+            yield line.split()[0], fields
+
+
 def kernel_thread_seconds(guest: Guest) -> float:
     """What all kernel threads together have used since the guest was started.
 
     All of them, as it is the driver's own affair in which one it works, and as
     the work it causes may be done in others.
     """
-    ticks = 0
-    # A process may end between the shell's look at the directory and cat's.
-    for line in guest.sh("cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines():
-        # The name before the last parenthesis may hold anything.
-        fields = line.rpartition(")")[2].split()
-        if len(fields) > 12 and fields[1] == KTHREADD:
-            ticks += int(fields[11]) + int(fields[12])
+    ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in kernel_threads(guest))
     return ticks / TICKS_PER_SECOND

@@ -33,7 +33,7 @@ NO_ANSWER = 10.0
 ANSWERS = ("nack", "busy", "error", "4", "77", "0x100", "0xffff")
 LENGTHS = ("0", "1", "2", "9", "11", "4096", "0xffffffff")
 KINDS = ("plug", "unplug", "unplug-all", "state")
-DELIVERIES = ("twice", "again", "hold", "never", "stray")
+DELIVERIES = ("twice", "hold", "never", "stray", "again")
 
 # What config fields may be said to be.
 HOSTILE = (

@@ -216,7 +216,7 @@ FAULT = Row("page fault of a workload during resizes, p99.9", "us", ratio=1.0)
 
 @case()
 def page_faults(driver: str) -> Values:
-    with guest_for(driver, MemDevice(size=4 * GIB), name="faults", cpus=2) as guest:
+    with guest_for(driver, MemDevice(size=4 * GIB), name="faults") as guest:
         measure.resize(guest, GIB)
         faults = measure.Faults(guest, 256)
         faults.report()

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from ..cpu import KTHREADD
+from ..cpu import kernel_threads
 from ..errors import TestFailure
 from ..guest import Guest
 from ..units import MIB
@@ -86,12 +86,7 @@ def migrated(guest: Guest) -> int:
 def kernel_nanoseconds(guest: Guest) -> int:
     """What all kernel threads together have run for since the guest was started: all of
     them, as it is a driver's own affair in which of them it works."""
-    threads = set()
-    # A process may end between the shell's look at the directory and cat's.
-    for line in guest.sh("cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines():
-        fields = line.rpartition(")")[2].split()
-        if len(fields) > 1 and fields[1] == KTHREADD:
-            threads.add(line.split()[0])
+    threads = {number for number, _ in kernel_threads(guest)}
     total = 0
     for line in guest.sh("grep -H . /proc/[0-9]*/schedstat 2>/dev/null; true").splitlines():
         path, _, values = line.partition(":")
