@@ -49,7 +49,7 @@ impl InLinux {
 }
 
 bitflags! {
-    /// Who works on a block right now, and what is still to be done for it.
+    /// Who works on a block right now, what is still to be done for it, and what has been tried.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Flags: u8 {
         /// The engine's current step changes its sub-blocks.
@@ -58,6 +58,8 @@ bitflags! {
         const TRANSIT = 1 << 1;
         /// The driver added memory blocks of it and has yet to bring them online.
         const WANTED = 1 << 2;
+        /// The pass of a shrink that last came across it has tried to empty it.
+        const TRIED = 1 << 3;
     }
 }
 

@@ -14,6 +14,7 @@ use super::Engine;
 use super::Look;
 use super::Surroundings;
 use crate::block_map::Class;
+use crate::block_map::Flags;
 use crate::block_map::InLinux;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
@@ -54,7 +55,9 @@ const PHASES: [(Class, How); 19] = [
 ];
 
 /// Blocks that are online are gone over several times: each time those go of which at most so many
-/// 64ths are in use. The price of a block is found out anew each time it is come across.
+/// 64ths are in use. The price of a block is found out anew each time it is come across, and it may
+/// have fallen: the first block that goes takes all that the processors keep free for themselves,
+/// which looks used, back to the page allocator.
 const PRICES: [u64; 5] = [0, 4, 16, 32, 64];
 
 /// The phases that only remove blocks which hold nothing.
@@ -362,14 +365,29 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if plugged > more || (online && few && !empty) {
                 continue;
             }
-            if empty || self.is_priced(block, plugged, look) {
+            if empty || self.is_due(block, plugged, look) {
                 return self.removal_of(block).map(Doing::Remove);
             }
         }
     }
 
-    /// Whether it takes the price that the pass is at, and no lower one, to empty `block`.
-    fn is_priced(&self, block: u32, plugged: u32, look: Look<'_>) -> bool {
+    /// Whether `block` is to be emptied at the price that the pass is at. Each is tried once.
+    fn is_due(&mut self, block: u32, plugged: u32, look: Look<'_>) -> bool {
+        let before = self.map.flags(block).contains(Flags::TRIED);
+        // What an earlier pass has tried does not count.
+        if before && self.pass.price > 0 {
+            return false;
+        }
+        let paid = PRICES.get(self.pass.price).copied().unwrap_or(64);
+        let due = self.price_of(block, plugged, look) <= paid;
+        if due != before {
+            self.map.set_flags(block, Flags::TRIED, due);
+        }
+        due
+    }
+
+    /// How many 64ths of `block` are in use, with all that is not `plugged` taken for unused.
+    fn price_of(&self, block: u32, plugged: u32, look: Look<'_>) -> u64 {
         let geometry = self.map.geometry();
         let used = geometry
             .memory_blocks_of(block)
@@ -379,14 +397,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let withheld = geometry.size_of(geometry.subs_per_block().saturating_sub(plugged));
         let share = used.saturating_sub(withheld).saturating_mul(64);
         // Rounded up: what holds anything is not free of charge.
-        let price = share.div_ceil(geometry.block_size().max(1)).min(64);
-        let lower = self
-            .pass
-            .price
-            .checked_sub(1)
-            .and_then(|index| PRICES.get(index));
-        let paid = PRICES.get(self.pass.price).copied().unwrap_or(64);
-        price <= paid && lower.is_none_or(|lower| price > *lower)
+        share.div_ceil(geometry.block_size().max(1)).min(64)
     }
 
     fn next_idle(&mut self, class: Class, more: u32) -> Option<Doing> {
@@ -414,7 +425,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 }
             };
             let mine = self.map.state_of(block).online()
-                && self.map.flags(block).is_empty()
+                && (self.map.flags(block) - Flags::TRIED).is_empty()
                 && !self.map.moves(block);
             let most = more.min(self.pass.len.max(1)).min(MAX_TAKE);
             let run = self

@@ -363,6 +363,29 @@ fn the_cheapest_blocks_go_first() {
 }
 
 #[test]
+fn a_block_that_becomes_cheaper_meanwhile_goes_whole() {
+    for eighths in [1, 3, 8] {
+        let mut world = World::new(2, Onlining::Movable, Policy::Kernel);
+        resize(&mut world, 2 * BLOCK);
+        let cells = world.cells_of(1);
+        world.owner[cells.start..cells.start + eighths].fill(Owner::Pinned);
+        world.request(0);
+        let mut tried = Vec::new();
+        while world.plugged() > 0 {
+            let step = world.begin();
+            assert!(!matches!(step, Some(Step::Take { .. })), "in parts");
+            if let Some(Step::Remove { memory_blocks, .. }) = step {
+                tried.push(memory_blocks.start);
+                // By then it costs less than what has been paid for others.
+                world.owner[cells.clone()].fill(Owner::Buddy);
+            }
+            world.finish();
+        }
+        assert_eq!(tried, [0, 1]);
+    }
+}
+
+#[test]
 fn a_range_in_use_is_bisected() {
     let mut world = World::new(1, Onlining::Movable, Policy::Movable);
     resize(&mut world, BLOCK);
