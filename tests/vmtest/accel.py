@@ -22,7 +22,11 @@ from .qemu import Machine, Qemu
 
 ACCELERATORS = {
     "kvm": ["-accel", "kvm", "-cpu", "host"],
-    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+    # Without the string instructions that real processors are fast at: an emulated one takes a
+    # byte at a time, and the kernel would clear and copy with them.
+    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,erms=off,fsrm=off"],
+    # With all that there is, so that the kernel does what it does on a real processor.
+    "tcg-max": ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
     # One processor at a time, and a nanosecond of the guest's for each instruction: what the
     # guest measures is how many instructions it has executed, whatever the machine does.
     "icount": ["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-icount", "shift=0"],
