@@ -15,7 +15,7 @@ import sys
 import time
 
 from vmtest.accel import describe_accelerator
-from vmtest.bench.case import DRIVERS, QUICK
+from vmtest.bench.case import DRIVERS, QUICK, Case
 from vmtest.bench.cases import chosen
 from vmtest.bench.report import Results
 from vmtest.errors import TestFailure
@@ -33,29 +33,43 @@ def main() -> int:
         names = ", ".join(case.name for case in chosen(""))
         print(f"error: CASES={pattern} is none of {names}", file=sys.stderr)
         return 2
-    results = Results()
-    begun = time.monotonic()
-    try:
-        for case in cases:
-            for number in range(1, (case.rounds or rounds) + 1):
-                for driver in case.drivers:
-                    start = time.monotonic()
-                    results.add(driver, case.measure(driver))
-                    print(
-                        f"{case.name}, round {number}, {DRIVERS[driver]}: "
-                        f"{time.monotonic() - start:.0f} s",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-    except TestFailure as failure:
-        print(f"error: {case.name}, {DRIVERS[driver]}: {failure}", file=sys.stderr)
-        return 1
-    about = {
+    about: dict[str, str | int] = {
         "kernel": Kernel.under_test().release,
         "accelerator": describe_accelerator(),
         "rounds": rounds,
-        "minutes": round((time.monotonic() - begun) / 60),
     }
+    results = Results()
+    failures = 0
+    begun = time.monotonic()
+    for case in cases:
+        for number in range(1, (case.rounds or rounds) + 1):
+            if not one_round(case, number, results):
+                failures += 1
+        # What has been measured is not lost when a later case is not to be had.
+        text = save(results, {**about, "minutes": round((time.monotonic() - begun) / 60)})
+    print(text)
+    return 1 if failures else 0
+
+
+def one_round(case: Case, number: int, results: Results) -> bool:
+    """Measures a case with all its drivers; what only some of them give says nothing."""
+    values = {}
+    for driver in case.drivers:
+        what = f"{case.name}, round {number}, {DRIVERS[driver]}"
+        start = time.monotonic()
+        try:
+            values[driver] = case.measure(driver)
+        except TestFailure as failure:
+            print(f"error: {what}: {failure}", file=sys.stderr, flush=True)
+            return False
+        print(f"{what}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    for driver, rows in values.items():
+        results.add(driver, rows)
+    return True
+
+
+def save(results: Results, about: dict[str, str | int]) -> str:
+    """Writes out/bench anew; returns the table."""
     line = "Linux {kernel}, {accelerator}, 2 CPUs, {rounds} rounds".format(**about)
     text = f"{line}\n\n{results.table()}\n"
     directory = OUT / "bench"
@@ -63,8 +77,7 @@ def main() -> int:
     (directory / "bench.md").write_text(text)
     (directory / "bench.json").write_text(results.json(about))
     results.plot(directory / "bench.svg", line)
-    print(text)
-    return 0
+    return text
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -39,7 +40,7 @@ class Results:
 
     def spread(self, row: Row) -> tuple[float, float] | None:
         """The lowest and the highest ratio to the C driver of one round."""
-        pairs = zip(self._values[row][OURS], self._values[row][THEIRS], strict=False)
+        pairs = zip(self._values[row][OURS], self._values[row][THEIRS], strict=True)
         ratios = [ours / theirs for ours, theirs in pairs if theirs]
         return (min(ratios), max(ratios)) if ratios else None
 
@@ -73,7 +74,7 @@ class Results:
             return f"<= {row.limit:g} {row.unit}: {verdict}"
         return f"<= {row.ratio:g}: {verdict}" if row.ratio is not None else ""
 
-    def json(self, about: dict[str, object]) -> str:
+    def json(self, about: Mapping[str, object]) -> str:
         """All values, for programs."""
         rows = [
             {
