@@ -23,11 +23,8 @@ pub fn room_for(used: u64, size: u64, free: u64) -> bool {
     used == 0 || needed <= elsewhere
 }
 
-/// How often the time for an attempt is doubled at most: an empty memory block has up to 6.4 s...
+/// How often the time for an attempt is doubled at most: an empty memory block has up to 6.4 s.
 const MOST_DOUBLINGS: u32 = 5;
-
-/// ... and how often when it is not known that time was all that was lacking.
-const DOUBLINGS_FOR_SEVERAL: u32 = 2;
 
 /// The machine is as fast as was thought when an attempt needed less than this part of its time.
 const FAST: u64 = 4;
@@ -47,6 +44,10 @@ impl Pace {
     /// off between the last migrated page and the next look has been for nothing. So the time grows
     /// with the work: 200 ms are ten times what an idle memory block takes on a slow emulated CPU,
     /// 25 ms for a MiB several times what migration takes there.
+    ///
+    /// Of several memory blocks the kernel empties one after the other, each into those that follow,
+    /// and makes all of them available again when it does not come to the end: where time is short,
+    /// as much is left to do after each attempt as before.
     pub fn deadline_ms(&self, used: u64, memory_blocks: u32) -> u64 {
         let migration = (used >> 20).saturating_mul(25);
         let once = u64::from(memory_blocks)
@@ -55,26 +56,17 @@ impl Pace {
         once.saturating_mul(1 << self.doublings)
     }
 
-    /// An attempt at `memory_blocks` memory blocks that had `limit_ms` was cut off after `took_ms`,
-    /// with `left` bytes in use still. Returns whether another one at once may do it.
+    /// An attempt that had `limit_ms` was cut off after `took_ms`, with `left` bytes in use still.
+    /// Returns whether another one at once may do it.
     ///
     /// With nothing in use any more the time was all that it wanted, and those that follow get more
     /// of it. Where something is, more time may be a waste: it may be what cannot be moved. But when
     /// the limit had passed long before the kernel looked at the clock, it has gone over the block
     /// only once, if at all, and a page that is busy for a moment is enough to make that be for
     /// nothing.
-    ///
-    /// Of several memory blocks the kernel empties one after the other, each into those that follow,
-    /// and makes all of them available again when it does not come to the end. Then what is left
-    /// does not become less from one attempt to the next, however many there are, and only more time
-    /// helps.
-    pub fn cut_off(&mut self, took_ms: u64, limit_ms: u64, left: u64, memory_blocks: u32) -> bool {
+    pub fn cut_off(&mut self, took_ms: u64, limit_ms: u64, left: u64) -> bool {
         if left == 0 {
             self.doublings = self.doublings.saturating_add(1).min(MOST_DOUBLINGS);
-            return true;
-        }
-        if memory_blocks > 1 && self.doublings < DOUBLINGS_FOR_SEVERAL {
-            self.doublings = self.doublings.saturating_add(1);
             return true;
         }
         took_ms > limit_ms.saturating_add(limit_ms / 4)

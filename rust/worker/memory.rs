@@ -159,8 +159,7 @@ impl Worker {
                 let left = self.used_in(memory_blocks, 1).map(|(left, _)| left);
                 // That a brief attempt goes over much memory once says nothing.
                 let late = left.is_some_and(|left| {
-                    (left == 0 || !brief)
-                        && self.pace.lock().cut_off(took_ms, limit_ms, left, count)
+                    (left == 0 || !brief) && self.pace.lock().cut_off(took_ms, limit_ms, left)
                 });
                 return (Outcome::Failed(Failure::Interrupted), late);
             }

@@ -314,7 +314,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if let Some(rest) = self.removal_of(block) {
             self.next = Some(Doing::Remove(rest));
         } else {
-            self.map.set_flags(block, Flags::WANTED, false);
+            self.map
+                .set_flags(block, Flags::WANTED | Flags::TRIED, false);
             self.loose_since_ms.get_or_insert(around.now_ms);
         }
     }

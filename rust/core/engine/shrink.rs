@@ -374,7 +374,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Whether `block` is to be emptied at the price that the pass is at. Each is tried once.
     fn is_due(&mut self, block: u32, plugged: u32, look: Look<'_>) -> bool {
         let before = self.map.flags(block).contains(Flags::TRIED);
-        // What an earlier pass has tried does not count.
+        // Each pass begins with a sweep in which what an earlier one has tried does not count.
         if before && self.pass.price > 0 {
             return false;
         }

@@ -259,7 +259,7 @@ fn any_use_of_the_block_map() {
             match what % 4 {
                 0 | 1 => model.set_plugged(a, 1 + u32::from(b), on % 2 == 0),
                 2 => model.set_in_linux(a % 8, b % 4, on % 2 == 0),
-                _ => model.set_flags(a % 8, b % 8, on % 2 == 0),
+                _ => model.set_flags(a % 8, b % 16, on % 2 == 0),
             }
         }
         model.check().unwrap();
