@@ -196,15 +196,19 @@ impl Driven {
     }
 }
 
-/// Reads all fields of the config space that the driver uses.
+/// Reads all fields of the config space that the driver uses; those that may change are of one
+/// generation. May sleep.
 pub(crate) fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>) -> Config {
+    let [block_size] = vdev.read_u64s(wire::offset::BLOCK_SIZE);
+    let [addr, region_size, usable_region_size, plugged_size, requested_size] =
+        vdev.read_u64s(wire::offset::ADDR);
     Config {
-        block_size: vdev.read_u64(wire::offset::BLOCK_SIZE),
-        addr: vdev.read_u64(wire::offset::ADDR),
-        region_size: vdev.read_u64(wire::offset::REGION_SIZE),
-        usable_region_size: vdev.read_u64(wire::offset::USABLE_REGION_SIZE),
-        plugged_size: vdev.read_u64(wire::offset::PLUGGED_SIZE),
-        requested_size: vdev.read_u64(wire::offset::REQUESTED_SIZE),
+        block_size,
+        addr,
+        region_size,
+        usable_region_size,
+        plugged_size,
+        requested_size,
     }
 }
 

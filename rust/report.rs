@@ -57,8 +57,12 @@ pub(crate) struct Report {
     #[pin]
     statistics: Mutex<Statistics>,
     /// What can be polled shows this, so that nobody reads anything before it was announced.
+    /// What is shown.
     #[pin]
     published: Mutex<Status>,
+    /// What was shown when those who poll were last woken.
+    #[pin]
+    announced: Mutex<Status>,
     #[pin]
     told: Mutex<Told>,
 }
@@ -85,6 +89,7 @@ impl Report {
             stalled: AtomicFlag::new(false),
             statistics <- new_mutex!(Statistics::default()),
             published <- new_mutex!(status),
+            announced <- new_mutex!(status),
             told <- new_mutex!(Told::default()),
         })
     }
@@ -108,7 +113,7 @@ impl Report {
         status
     }
 
-    /// How the device stood when something of it was last announced.
+    /// How the device stood when the worker last said that something may have changed.
     pub(crate) fn published(&self) -> Status {
         *self.published.lock()
     }
@@ -118,11 +123,19 @@ impl Report {
         f(&self.statistics.lock())
     }
 
-    /// Wakes those who poll what has changed since the last time. To be called whenever something
-    /// may have changed, by the worker. Returns how the device stands. May sleep.
-    pub(crate) fn publish(&self) -> Status {
+    /// Shows how the device stands, and returns it. To be called whenever something may have changed,
+    /// by the worker, with [`Report::publish`] to follow soon. May sleep.
+    pub(crate) fn refresh(&self) -> Status {
         let status = self.status();
-        let old = core::mem::replace(&mut *self.published.lock(), status);
+        *self.published.lock() = status;
+        status
+    }
+
+    /// As [`Report::refresh`], and wakes those who poll what has changed since the last time. May
+    /// sleep.
+    pub(crate) fn publish(&self) -> Status {
+        let status = self.refresh();
+        let old = core::mem::replace(&mut *self.announced.lock(), status);
         let dev = self.device.dev();
         let changed = |attribute| sysfs::notify(dev, attributes::GROUP, attribute);
         if old.state != status.state {

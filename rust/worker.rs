@@ -176,6 +176,7 @@ impl Worker {
                 continue;
             }
             // No memory for the descriptors, say, or a broken device.
+            self.report.publish();
             if bell.wait(STOP | PAUSE, Some(QUEUE_RETRY_MS)) {
                 if bell.is_rung(STOP) {
                     return None;
@@ -189,6 +190,8 @@ impl Worker {
                 self.report.stalled(request, true);
             }
         }
+        // While the device is at it.
+        self.report.publish();
         loop {
             if let Some((bytes, written)) = queue.receive() {
                 if silent {
@@ -334,8 +337,13 @@ impl Run for Worker {
                 bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
                 continue;
             }
-            // Some steps take long: that one is under way is to be seen.
-            self.report.publish();
+            // Some steps take long: that one is under way is to be seen. But what the host waits for
+            // comes before waking those who look.
+            if matches!(step, Step::ReadConfig | Step::Send(_)) {
+                self.report.refresh();
+            } else {
+                self.report.publish();
+            }
             let begun = Instant::<Monotonic>::now();
             let Some(outcome) = self.carry_out(&step) else {
                 break;
@@ -344,8 +352,9 @@ impl Run for Worker {
             let around = self.around();
             device.with_engine(|engine| engine.done(outcome, &around));
             device.notify_changed();
-            self.report.publish();
+            self.report.refresh();
         }
+        self.report.publish();
         self.wind_down();
     }
 

@@ -236,6 +236,11 @@ pub mod offset {
 }
 
 const_assert!(offset::END == offset::REQUESTED_SIZE + 8);
+// Read in one go.
+const_assert!(offset::REGION_SIZE == offset::ADDR + 8);
+const_assert!(offset::USABLE_REGION_SIZE == offset::ADDR + 16);
+const_assert!(offset::PLUGGED_SIZE == offset::ADDR + 24);
+const_assert!(offset::REQUESTED_SIZE == offset::ADDR + 32);
 
 /// A field of the config space that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,12 +53,13 @@ bool vmem_config_readable(const struct virtio_device *vdev)
 	return vdev->config->get;
 }
 
-u64 vmem_config_le64(struct virtio_device *vdev, unsigned int offset)
+void vmem_config_le64(struct virtio_device *vdev, unsigned int offset, u64 *values, size_t count)
 {
-	__le64 value;
-
-	__virtio_cread_many(vdev, offset, &value, 1, sizeof(value));
-	return le64_to_cpu(value);
+	__virtio_cread_many(vdev, offset, values, count, sizeof(*values));
+	while (count--) {
+		*values = le64_to_cpu((__force __le64)*values);
+		values++;
+	}
 }
 
 u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset)

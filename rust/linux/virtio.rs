@@ -337,15 +337,16 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { raw::vmem_config_readable(self.as_raw()) }
     }
 
-    /// Reads a little-endian field of the config space, all its bytes of one generation. May
-    /// sleep.
-    pub(crate) fn read_u64(&self, offset: u32) -> u64 {
+    /// Reads successive little-endian fields of the config space, all of one generation. May sleep.
+    pub(crate) fn read_u64s<const N: usize>(&self, offset: u32) -> [u64; N] {
+        let mut values = [0; N];
         // SAFETY: Valid device with a readable config space; offsets outside of it are the
-        // transport's to cope with.
-        unsafe { raw::vmem_config_le64(self.as_raw(), offset) }
+        // transport's to cope with. There is room for as many values as are asked for.
+        unsafe { raw::vmem_config_le64(self.as_raw(), offset, values.as_mut_ptr(), N) };
+        values
     }
 
-    /// As [`Device::read_u64`].
+    /// As [`Device::read_u64s`], of one field.
     pub(crate) fn read_u16(&self, offset: u32) -> u16 {
         // SAFETY: As there.
         unsafe { raw::vmem_config_le16(self.as_raw(), offset) }
