@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Measures this module and the C driver of the same kernel side by side.
 
-Each round of a case boots a fresh guest for each of the two, in turn. The C driver is
+Each round of a case boots a fresh guest for each of the two, in turn, or for what takes
+milliseconds side by side. The C driver is
 given the policy online_movable, the only one with which it gets all memory back; ours
 the stock policy. What is printed is also in out/bench, as Markdown, JSON and a plot.
 
@@ -54,11 +55,12 @@ def main() -> int:
 def one_round(case: Case, number: int, results: Results) -> bool:
     """Measures a case with all its drivers; what only some of them give says nothing."""
     values = {}
-    for driver in case.drivers:
-        what = f"{case.name}, round {number}, {DRIVERS[driver]}"
+    for drivers in [case.drivers] if case.together else [(driver,) for driver in case.drivers]:
+        names = " and ".join(DRIVERS[driver] for driver in drivers)
+        what = f"{case.name}, round {number}, {names}"
         start = time.monotonic()
         try:
-            values[driver] = case.measure(driver)
+            values |= case.measure(drivers)
         except TestFailure as failure:
             print(f"error: {what}: {failure}", file=sys.stderr, flush=True)
             return False

@@ -6,7 +6,7 @@ Only memory blocks that lie in the region as a whole can be used; the driver mus
 touch nothing of the others, which may be somebody else's.
 """
 
-from vmtest.accel import accelerator
+from vmtest.accel import emulated
 from vmtest.errors import TestSkip, expect, expect_equal
 from vmtest.guest import Guest
 from vmtest.iomem import parse_iomem
@@ -122,7 +122,7 @@ def neighbours_in_a_memory_block() -> None:
 
 
 def far_away(address: int, size: int = GIB) -> MemDevice:
-    if accelerator() != "tcg":
+    if not emulated():
         raise TestSkip("real processors may not have such addresses")
     return MemDevice(size=size, address=address)
 

@@ -66,6 +66,11 @@ def accelerator() -> str:
     return _choice()[0]
 
 
+def emulated() -> bool:
+    """Whether guests run on emulated processors."""
+    return accelerator() != "kvm"
+
+
 def describe_accelerator() -> str:
     """The accelerator, and why it is not a faster one."""
     name, reason = _choice()

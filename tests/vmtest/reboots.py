@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Iterator
 
-from .accel import accelerator
+from .accel import emulated
 from .errors import TestFailure, TooLate, expect
 from .initramfs import KEXEC_INITRD, KEXEC_KERNEL
 from .kernel import OVERHEAD, SLOWNESS
@@ -102,7 +102,7 @@ class Reboots(Resizing):
         an offset in a block of memory where it wants an address).
         """
         before, after = self.qemu, self.qemu.successor()
-        still = accelerator() == "tcg"
+        still = emulated()
         moved = False
         try:
             after.qmp("migrate-incoming", uri=after.incoming)

@@ -32,13 +32,20 @@ class Row:
 Values = dict[Row, float]
 
 
+Measure = Callable[[str], Values]
+MeasureTogether = Callable[[tuple[str, ...]], dict[str, Values]]
+
+
 @dataclass(frozen=True)
 class Case:
     """Guests, one for each driver, in which the values for some rows are measured."""
 
     name: str
     drivers: tuple[str, ...]
-    measure: Callable[[str], Values]
+    # Whether the guests are there at the same time, to be measured in turn: `measure` takes
+    # all of `drivers` then, otherwise one at a time.
+    together: bool
+    measure: MeasureTogether
     rounds: int | None
 
 
@@ -47,14 +54,25 @@ CASES: list[Case] = []
 
 def case(
     *drivers: str, quick: bool = True, rounds: int | None = None
-) -> Callable[[Callable[[str], Values]], Callable[[str], Values]]:
+) -> Callable[[Measure], Measure]:
     """Declares a function, called with one of DRIVERS, to measure a case: of these drivers,
     or of the two, not with QUICK unless `quick`, and with so many `rounds` if not as many
     as the others."""
 
-    def declare(function: Callable[[str], Values]) -> Callable[[str], Values]:
+    def declare(function: Measure) -> Measure:
+        def one_by_one(chosen: tuple[str, ...]) -> dict[str, Values]:
+            return {driver: function(driver) for driver in chosen}
+
         if quick or not QUICK:
-            CASES.append(Case(function.__name__, drivers or (OURS, THEIRS), function, rounds))
+            known = drivers or (OURS, THEIRS)
+            CASES.append(Case(function.__name__, known, False, one_by_one, rounds))
         return function
 
     return declare
+
+
+def together(function: MeasureTogether) -> MeasureTogether:
+    """Declares a function to measure a case with both drivers in guests that run side by side,
+    for what takes so short that the machine's own ups and downs would be what is measured."""
+    CASES.append(Case(function.__name__, (OURS, THEIRS), True, function, None))
+    return function

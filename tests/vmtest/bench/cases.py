@@ -3,6 +3,7 @@
 
 import re
 import time
+from contextlib import ExitStack
 
 from ..accel import accelerator
 from ..errors import TestFailure
@@ -11,7 +12,7 @@ from ..qemu import MemDevice
 from ..testdevice import LOW, DeviceGuest
 from ..units import GIB, KIB, MIB
 from . import measure
-from .case import CASES, FLOOR, OURS, QUICK, THEIRS, Case, Row, Values, case
+from .case import CASES, FLOOR, OURS, QUICK, THEIRS, Case, Row, Values, case, together
 
 # How large a guest without a load of its own is when it is resized, in GiB.
 IDLE_SIZES = (1, 4) if QUICK else (1, 8, 32)
@@ -22,7 +23,7 @@ UNPLUG = {size: Row(f"unplug {size} idle GiB", ratio=0.06) for size in IDLE_SIZE
 
 # With as much on top of it Linux has the memory block already.
 PART_OF_A_BLOCK = 130 * MIB
-STEPS = 9
+STEPS = 15
 
 
 def like_a_real_one() -> str:
@@ -203,33 +204,40 @@ def waiting(driver: str) -> Values:
         return {EXIT: seconds, WAITING: share, SETTLED: busy_share(guest)}
 
 
-PLUG_STEP = Row("plug 2 MiB", "ms", ratio=1.0)
-UNPLUG_STEP = Row("unplug 2 MiB", "ms", ratio=1.0)
+PLUG_STEP = Row("2 MiB more, until the host is asked for them", "ms", ratio=1.0)
+UNPLUG_STEP = Row("2 MiB less, until the host has them", "ms", ratio=1.0)
 
 
-@case()
-def small_steps(driver: str) -> Values:
-    with guest_for(driver, MemDevice(size=GIB), name="steps") as guest:
-        measure.resize(guest, PART_OF_A_BLOCK)
+@together
+def small_steps(drivers: tuple[str, ...]) -> dict[str, Values]:
+    with ExitStack() as stack:
+        guests = {}
+        for driver in drivers:
+            guest = guest_for(driver, MemDevice(size=GIB), name="steps", extra=measure.TRACE)
+            guests[driver] = stack.enter_context(guest)
+            measure.resize(guest, PART_OF_A_BLOCK)
         measure.settle_down()
-        plug, unplug = measure.step(guest, PART_OF_A_BLOCK, STEPS)
-        return {PLUG_STEP: plug * 1000, UNPLUG_STEP: unplug * 1000}
+        steps = measure.steps(list(guests.values()), PART_OF_A_BLOCK, STEPS)
+        return {
+            driver: {PLUG_STEP: plug * 1000, UNPLUG_STEP: unplug * 1000}
+            for driver, (plug, unplug) in zip(guests, steps, strict=True)
+        }
 
 
 FAULT = Row("page fault of a workload while its guest is resized, p99.9", "us", ratio=1.0)
 
 # What the host asks for, and after how many seconds it asks for the next: enough for either
 # driver, so that the workload lives through as much time and as many resizes with both.
-SCHEDULE = ((4 * GIB, 5.0), (GIB, 15.0))
+SCHEDULE = ((4 * GIB, 5.0), (GIB, 45.0))
 
 
-@case()
+@case(quick=False)
 def page_faults(driver: str) -> Values:
     with guest_for(driver, MemDevice(size=4 * GIB), name="faults") as guest:
         measure.resize(guest, GIB)
         faults = measure.Faults(guest, 256)
         faults.report()
-        for size, seconds in SCHEDULE * (1 if QUICK else 3):
+        for size, seconds in SCHEDULE * 2:
             taken = measure.resize(guest, size)
             if taken > seconds:
                 raise TestFailure(f"{size // GIB} GiB took {taken:.0f} s, {seconds:.0f} were set")
@@ -248,15 +256,15 @@ FLAT_UNPLUG = Row("unplug 2 MiB: 512 GiB plugged of 1 TiB, against 1 GiB", "time
 
 @case(quick=False, rounds=1)
 def large_region(driver: str) -> Values:
-    device = MemDevice(size=TIB)
+    device, extra = MemDevice(size=TIB), (*WIDE, *measure.TRACE)
     # What Linux keeps for each page of 512 GiB takes 8 GiB.
-    with guest_for(driver, device, name="tib", memory=11 * GIB, extra=WIDE) as guest:
+    with guest_for(driver, device, name="tib", memory=11 * GIB, extra=extra) as guest:
         measure.resize(guest, GIB + PART_OF_A_BLOCK)
         measure.settle_down()
-        small = measure.step(guest, GIB + PART_OF_A_BLOCK, STEPS)
+        [small] = measure.steps([guest], GIB + PART_OF_A_BLOCK, STEPS)
         measure.resize(guest, 512 * GIB + PART_OF_A_BLOCK)
         guest.settle(quiet=5, timeout=600)
-        large = measure.step(guest, 512 * GIB + PART_OF_A_BLOCK, STEPS)
+        [large] = measure.steps([guest], 512 * GIB + PART_OF_A_BLOCK, STEPS)
         return {FLAT_PLUG: large[0] / small[0], FLAT_UNPLUG: large[1] / small[1]}
 
 

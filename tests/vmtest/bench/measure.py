@@ -2,6 +2,7 @@
 """How things are measured: from outside of the guest where that is possible."""
 
 import json
+import re
 import time
 from pathlib import Path
 from statistics import median
@@ -57,14 +58,26 @@ def without_driver(guest: Guest, what: str, size: int) -> float:
     return int(guest.read(f"{directory}/status").split()[1]) / 1e9
 
 
-def step(guest: Guest, size: int, count: int) -> tuple[float, float]:
-    """Median seconds of plugging, and of unplugging, one device block of 2 MiB on top of
-    `size`."""
-    plugs, unplugs = [], []
+def step(guest: Guest, size: int) -> float:
+    """Seconds until the driver asks the device for what gives it `size`, by the clock of QEMU's
+    trace: to look over and over again would take longer than that, and be work for the host."""
+    start = time.time()
+    guest.request(size)
+    guest.wait_until(lambda: guest.plugged() == size, PATIENCE, "the step", poll=0.02)
+    traced = REQUEST.findall(guest.qemu.errors.read_text(errors="replace"))
+    if not traced:
+        raise TestFailure("QEMU has traced no request")
+    return float(traced[-1]) - start
+
+
+def steps(guests: list[Guest], size: int, count: int) -> list[tuple[float, float]]:
+    """Median seconds until one device block of 2 MiB on top of `size` is asked for, and until it
+    is given back, in each of the guests; these have TRACE, and take turns."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in guests]
     for _ in range(count):
-        plugs.append(resize(guest, size + 2 * MIB))
-        unplugs.append(resize(guest, size))
-    return median(plugs), median(unplugs)
+        for guest, pairs in zip(guests, taken, strict=True):
+            pairs.append((step(guest, size + 2 * MIB), step(guest, size)))
+    return [(median(plug for plug, _ in pairs), median(u for _, u in pairs)) for pairs in taken]
 
 
 def faulted(guest: Guest) -> int:
@@ -110,7 +123,10 @@ def requests(guest: Guest, kind: str) -> int:
     return guest.qemu.errors.read_text(errors="replace").count(f"virtio_mem_{kind}_request")
 
 
-TRACE = ("-trace", "enable=virtio_mem_*_request")
+TRACE = ("-trace", "enable=virtio_mem_*_request", "-msg", "timestamp=on")
+
+# When a request was traced: seconds since 1970.
+REQUEST = re.compile(r"@(\d+\.\d+):virtio_mem_\w+_request")
 
 
 class Faults:
