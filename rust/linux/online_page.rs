@@ -79,7 +79,12 @@ impl Registration {
 }
 
 fn remove(start: u64) {
-    FILTERS.lock().retain(|entry| entry.range.start != start);
+    let mut filters = FILTERS.lock();
+    filters.retain(|entry| entry.range.start != start);
+    if filters.is_empty() {
+        // Statics are not dropped when the module goes: its memory would be lost.
+        *filters = KVec::new();
+    }
 }
 
 impl Drop for Registration {

@@ -221,6 +221,7 @@ impl Host {
             }
             Command::Seed(seed) => host.model.lock().faults.seed(seed),
             Command::Scribble(addr) => host.hidden.fill(addr..addr.saturating_add(8), !POISON),
+            Command::Leak => core::mem::forget(KBox::new(POISON, GFP_KERNEL)?),
             Command::Check => host.model.lock().check(&mut Ram(&host.hidden)),
         }
         Ok(())

@@ -7,10 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from vmtest.errors import TestFailure, expect, expect_equal
+from vmtest.errors import TestFailure, TestSkip, expect, expect_equal
 from vmtest.guest import Guest
 from vmtest.iomem import Resource, parse_iomem
 from vmtest.ktap import ONLY_LATE, Test, main, test
+from vmtest.leaks import look_for_leaks
 from vmtest.memory import MemoryBlock, parse_blocks
 from vmtest.paths import FLAVOUR
 from vmtest.runner import Counts, results_in, run_all
@@ -22,6 +23,7 @@ from vmtest.splat import (
     without_failed_migrations,
     without_state_store,
 )
+from vmtest.testdevice import DeviceGuest
 
 SPLATS = """\
 [    1.0] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 x+0x1/0x2
@@ -197,6 +199,19 @@ def changed_page_is_found() -> None:
         program.input("quit\n")
         expect_equal(json.loads(program.line(30))["corrupted"], 1, "changed pages")
         expect_equal(program.wait(30).rc, 1, "exit status of the load")
+
+
+@test()
+def lost_memory_is_a_failure() -> None:
+    if not look_for_leaks():
+        raise TestSkip("this kernel does not look for lost memory")
+    try:
+        with DeviceGuest(load=False) as guest:
+            guest.control("leak")
+    except TestFailure as failure:
+        expect("the kernel has lost 1 objects" in str(failure), f"wrong failure: {failure}")
+    else:
+        raise TestFailure("lost memory went unnoticed")
 
 
 @test()

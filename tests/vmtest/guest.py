@@ -13,6 +13,7 @@ from .commands import checked
 from .errors import BootFailure, TestFailure, TestSkip
 from .initramfs import DRIVERS, initramfs, kexec_initramfs
 from .kernel import SLOWNESS, Kernel
+from .leaks import CMDLINE as FIND_LEAKS
 from .leaks import leaks, look_for_leaks
 from .memory import LIST_BLOCKS
 from .paths import LOGS, MODULE
@@ -112,6 +113,8 @@ class Guest(Reboots):
             words.append(f"memhp_default_state={policy}")
         if crash:
             words.append(CRASH_MEMORY)
+        if look_for_leaks():
+            words.append(FIND_LEAKS)
         self.machine = Machine(
             devices=() if no_devices else devices or (MemDevice(),),
             cmdline=" ".join(filter(None, words)),

@@ -62,6 +62,8 @@ pub enum Command {
     Honest,
     /// `scribble ADDR`: writes to the memory, to see whether that is noticed.
     Scribble(u64),
+    /// `leak`: loses some of the kernel's memory, to see whether that is noticed.
+    Leak,
     /// `check`: looks whether unplugged memory was written.
     Check,
 }
@@ -198,6 +200,7 @@ impl Command {
             "release" => Self::Release,
             "honest" => Self::Honest,
             "scribble" => Self::Scribble(number(words.next()?)?),
+            "leak" => Self::Leak,
             "check" => Self::Check,
             _ => return None,
         };
