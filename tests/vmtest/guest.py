@@ -12,7 +12,7 @@ from .channel import Channel
 from .commands import checked
 from .errors import BootFailure, TestFailure, TestSkip
 from .initramfs import DRIVERS, initramfs, kexec_initramfs
-from .kernel import SLOWNESS, Kernel
+from .kernel import OVERHEAD, SLOWNESS, Kernel
 from .leaks import CMDLINE as FIND_LEAKS
 from .leaks import leaks, look_for_leaks
 from .memory import LIST_BLOCKS
@@ -85,6 +85,7 @@ class Guest(Reboots):
         sleeps: bool = False,
         no_devices: bool = False,
         accel: str | None = None,
+        memory: int = Machine.memory,
         **machine: Any,
     ) -> None:
         """Boots a guest and loads the driver under test (not with `load=False`).
@@ -100,7 +101,8 @@ class Guest(Reboots):
         may crash by SysRq when another kernel comes after it. With `sleeps` it can be
         suspended to RAM: what wakes it up knows no uncompressed kernels. Without
         `devices` it has one of QEMU's, or with `no_devices` none. `accel` is one of
-        ACCELERATORS, if not the fastest that works.
+        ACCELERATORS, if not the fastest that works. To its `memory` comes what the kernel
+        under test needs more of it than the stock kernel.
         """
         kernel = Kernel.under_test()
         self.driver = driver or driver_under_test()
@@ -118,6 +120,7 @@ class Guest(Reboots):
         self.machine = Machine(
             devices=() if no_devices else devices or (MemDevice(),),
             cmdline=" ".join(filter(None, words)),
+            memory=memory + OVERHEAD,
             **machine,
         )
         self.failed_migrations = failed_migrations

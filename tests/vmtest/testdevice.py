@@ -56,7 +56,8 @@ class DeviceGuest(Guest):
         super().__init__(
             no_devices=True,
             load=False,
-            memory=LOW + hidden,
+            # What the kernel needs more is in `ram`.
+            memory=LOW + hidden - OVERHEAD,
             cmdline=f"mem={ram // MIB}M {cmdline}".strip(),
             **options,
         )
