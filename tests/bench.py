@@ -3,9 +3,8 @@
 """Measures this module and the C driver of the same kernel side by side.
 
 Each round of a case boots a fresh guest for each of the two, in turn, or for what takes
-milliseconds side by side. The C driver is
-given the policy online_movable, the only one with which it gets all memory back; ours
-the stock policy. What is printed is also in out/bench, as Markdown, JSON and a plot.
+milliseconds side by side. The C driver is given the policy online_movable, the only one
+with which it gets all memory back; ours the stock policy. What is printed is also in out/bench, as Markdown, JSON and a plot.
 
 ROUNDS says how many rounds (5), CASES is a regular expression for the cases to run, and
 QUICK=1 has fewer and smaller ones in one round, which takes some minutes.
@@ -16,7 +15,7 @@ import sys
 import time
 
 from vmtest.accel import describe_accelerator
-from vmtest.bench.case import DRIVERS, QUICK, Case
+from vmtest.bench.case import DRIVERS, QUICK, THEIRS, Case
 from vmtest.bench.cases import chosen
 from vmtest.bench.report import Results
 from vmtest.errors import TestFailure
@@ -55,7 +54,10 @@ def main() -> int:
 def one_round(case: Case, number: int, results: Results) -> bool:
     """Measures a case with all its drivers; what only some of them give says nothing."""
     values = {}
-    for drivers in [case.drivers] if case.together else [(driver,) for driver in case.drivers]:
+    chosen = case.drivers
+    if case.their_rounds is not None and number > case.their_rounds:
+        chosen = tuple(driver for driver in chosen if driver != THEIRS)
+    for drivers in [chosen] if case.together else [(driver,) for driver in chosen]:
         names = " and ".join(DRIVERS[driver] for driver in drivers)
         what = f"{case.name}, round {number}, {names}"
         start = time.monotonic()

@@ -20,6 +20,7 @@ from vmtest.splat import (
     splats,
     without_crash,
     without_expendable,
+    without_failed_allocations,
     without_failed_migrations,
     without_state_store,
 )
@@ -58,6 +59,16 @@ FAILED_MIGRATION = """\
 [    1.0]  ? __pfx_alloc_migration_target+0x10/0x10
 [    1.0]  </TASK>
 [    1.0] Mem-Info:
+"""
+
+FAILED_ALLOCATIONS = """\
+[    1.0] SLUB: Unable to allocate memory on CPU 1 (of node 0) on node -1, gfp=0xcc0(GFP_KERNEL)
+[    1.0]   cache: kmalloc-64, object size: 64, buffer size: 128, default order: 0, min order: 0
+[    1.0] insmod: page allocation failure: order:0, mode:0x40cc0(GFP_KERNEL|__GFP_COMP)
+[    1.0] Call Trace:
+[    1.0]  should_fail_ex+0x10/0x10
+[    1.0]  </TASK>
+[    1.0] SLUB: Unable to allocate memory on CPU 1 (of node 0) on node -1, gfp=0xcc0(GFP_KERNEL)
 """
 
 KILLED = """\
@@ -110,6 +121,9 @@ def tells_splats() -> None:
     expect_equal(splats(without_failed_migrations(FAILED_MIGRATION)), [], "splats")
     other = FAILED_MIGRATION.replace("alloc_migration_target", "vmalloc")
     expect_equal(len(splats(without_failed_migrations(other + SPLATS[0]))), 3, "splats")
+    expect_equal(splats(without_failed_allocations(FAILED_ALLOCATIONS)), [], "splats")
+    other = FAILED_ALLOCATIONS + "".join(f"{line}\n" for line in SPLATS[:5]) + FAILED_ALLOCATIONS
+    expect_equal(splats(without_failed_allocations(other)), SPLATS[:5], "splats")
     expect_equal(splats(without_expendable(KILLED)), [], "splats")
     known = "WARNING: possible circular locking dependency\n" + "\n".join(STATE_STORE)
     expect_equal(splats(without_state_store(f"{known}\n</TASK>")), [], "splats")

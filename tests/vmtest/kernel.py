@@ -27,6 +27,17 @@ SLOWNESS = slowness(FLAVOUR)
 OVERHEAD = 0 if FLAVOUR == STOCK else 256 * MIB
 
 
+# What kernels to find mistakes with have to be told when they start, so that they do.
+CHECKS = {
+    "CONFIG_PAGE_OWNER": "page_owner=on",
+    "CONFIG_PAGE_TABLE_CHECK": "page_table_check=on",
+    # What a processor keeps of free objects, or has kept, is found to point to them: one
+    # that was once among them never looks lost (SLUB's sheaves, from which pointers are
+    # not erased). Caches that are checked have none.
+    "CONFIG_DEBUG_KMEMLEAK": "slab_debug=F",
+}
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel image with the modules directory that belongs to it."""
@@ -48,6 +59,21 @@ class Kernel:
     def has(self, option: str) -> bool:
         """Whether an option is set in the configuration, as built in or as a module."""
         return f"{option}=y" in self._config or f"{option}=m" in self._config
+
+    @property
+    def checks(self) -> list[str]:
+        """Words for its command line with which it looks for mistakes: not the stock
+        kernel, which is tested as it is shipped."""
+        if FLAVOUR == STOCK:
+            return []
+        return [word for option, word in CHECKS.items() if self.has(option)]
+
+    @property
+    def poison(self) -> str:
+        """The word with which such a kernel fills free memory, and looks whether it has
+        changed: guests with much memory take two to three times as long."""
+        checked = FLAVOUR != STOCK and self.has("CONFIG_PAGE_POISONING")
+        return "page_poison=1" if checked else ""
 
     @property
     def image(self) -> Path:

@@ -8,11 +8,6 @@ from .kernel import Kernel
 
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 
-# What a processor keeps of free objects, or has kept, is found to point to them: an object
-# that was once among them never looks lost (SLUB's sheaves, from which pointers are not
-# erased). Caches that are checked have none.
-CMDLINE = "slab_debug=F"
-
 # Younger objects are not reported: who allocated them may not yet have noted where.
 MIN_AGE = 5.0
 

@@ -60,16 +60,20 @@ def display_name(flavour: str, file: Path) -> str:
 
 def choose(flavour: str, patterns: list[str]) -> list[Chosen]:
     """The files with those of their tests that match and are to run on a kernel."""
+    files = {file: load_tests(file) for file in sorted(TESTS.glob("test_*.py"))}
     listed = [".*"]
     if flavour != FLAVOUR:
         lines = (TESTS.parent / f"{flavour}-tests").read_text().splitlines()
         listed = [line for line in lines if line and not line.startswith("#")]
+        for line in listed:
+            if not any(wanted(file.stem, t.name, [line]) for file in files for t in files[file]):
+                sys.exit(f"tests/{flavour}-tests: {line} is the name of no test")
     chosen = []
-    for file in sorted(TESTS.glob("test_*.py")):
+    for file, declared in files.items():
         name = display_name(flavour, file)
         tests = [
             test
-            for test in load_tests(file)
+            for test in declared
             if wanted(file.stem, test.name, listed) and wanted(name, test.name, patterns)
         ]
         if tests:

@@ -43,8 +43,11 @@ def without_failed_migrations(log: str) -> str:
 # warnings: that the metadata of more memory cannot be allocated, and, when an interrupt
 # is freed, that its directory in /proc could not be created.
 FAILED_ALLOCATION = re.compile(
-    r"[^\n]*(?:(?:page|vmemmap) alloc(?:ation)? failure|vmalloc error|SLUB: Unable to allocate)"
-    r".*?</TASK>"
+    # With a stack, which ends before anything else is complained about.
+    r"[^\n]*(?:page|vmemmap) alloc(?:ation)? failure(?:(?!cut here|WARNING:|BUG:).)*?</TASK>[^\n]*"
+    r"|[^\n]*vmalloc error(?:(?!cut here|WARNING:|BUG:).)*?</TASK>[^\n]*"
+    # Without.
+    r"|[^\n]*SLUB: Unable to allocate[^\n]*"
     r"|[^\n]*cut here[^\n]*\n(?:[^\n]*name '\w+'\n)?"
     r"[^\n]*WARNING: (?:arch/x86/mm/init_64|fs/proc/generic)[.]c:.*?end trace[^\n]*",
     re.DOTALL,

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import TestFailure, TestSkip
 from .guest import Guest
-from .kernel import OVERHEAD, SLOWNESS
+from .kernel import OVERHEAD, SLOWNESS, Kernel
 from .paths import TEST_DEVICE
 from .qemu import DEVICE_MEMORY
 from .units import GIB, MIB
@@ -58,7 +58,7 @@ class DeviceGuest(Guest):
             load=False,
             # What the kernel needs more is in `ram`.
             memory=LOW + hidden - OVERHEAD,
-            cmdline=f"mem={ram // MIB}M {cmdline}".strip(),
+            cmdline=f"mem={ram // MIB}M {Kernel.under_test().poison} {cmdline}".strip(),
             **options,
         )
         try:

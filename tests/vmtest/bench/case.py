@@ -47,17 +47,19 @@ class Case:
     together: bool
     measure: MeasureTogether
     rounds: int | None
+    # With the C driver no more than so many, where one takes it minutes.
+    their_rounds: int | None
 
 
 CASES: list[Case] = []
 
 
 def case(
-    *drivers: str, quick: bool = True, rounds: int | None = None
+    *drivers: str, quick: bool = True, rounds: int | None = None, their_rounds: int | None = None
 ) -> Callable[[Measure], Measure]:
     """Declares a function, called with one of DRIVERS, to measure a case: of these drivers,
     or of the two, not with QUICK unless `quick`, and with so many `rounds` if not as many
-    as the others."""
+    as the others, of which the C driver takes part in the first `their_rounds`."""
 
     def declare(function: Measure) -> Measure:
         def one_by_one(chosen: tuple[str, ...]) -> dict[str, Values]:
@@ -65,7 +67,7 @@ def case(
 
         if quick or not QUICK:
             known = drivers or (OURS, THEIRS)
-            CASES.append(Case(function.__name__, known, False, one_by_one, rounds))
+            CASES.append(Case(function.__name__, known, False, one_by_one, rounds, their_rounds))
         return function
 
     return declare
@@ -74,5 +76,5 @@ def case(
 def together(function: MeasureTogether) -> MeasureTogether:
     """Declares a function to measure a case with both drivers in guests that run side by side,
     for what takes so short that the machine's own ups and downs would be what is measured."""
-    CASES.append(Case(function.__name__, (OURS, THEIRS), True, function, None))
+    CASES.append(Case(function.__name__, (OURS, THEIRS), True, function, None, None))
     return function

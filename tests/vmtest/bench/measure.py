@@ -36,11 +36,11 @@ def plug(guest: Guest, size: int) -> float:
     return time.monotonic() - start
 
 
-def resize(guest: Guest, size: int) -> float:
+def resize(guest: Guest, size: int, poll: float = POLL) -> float:
     """Seconds until the device has what is requested."""
     start = time.monotonic()
     guest.request(size)
-    guest.wait_until(lambda: guest.plugged() == size, PATIENCE, "the resize", poll=POLL)
+    guest.wait_until(lambda: guest.plugged() == size, PATIENCE, "the resize", poll=poll)
     return time.monotonic() - start
 
 

@@ -40,7 +40,8 @@ class Results:
 
     def spread(self, row: Row) -> tuple[float, float] | None:
         """The lowest and the highest ratio to the C driver of one round."""
-        pairs = zip(self._values[row][OURS], self._values[row][THEIRS], strict=True)
+        # Not all rounds have both.
+        pairs = zip(self._values[row][OURS], self._values[row][THEIRS], strict=False)
         ratios = [ours / theirs for ours, theirs in pairs if theirs]
         return (min(ratios), max(ratios)) if ratios else None
 
