@@ -332,6 +332,10 @@ impl Run for Worker {
                 }
                 engine.step(&around, &|number| self.look(number))
             });
+            if step == (Step::Wait { ms: Some(0) }) {
+                // The engine's lock was free in between.
+                continue;
+            }
             if let Step::Wait { ms } = step {
                 self.report.tell();
                 bell.wait(CONFIG | POKE | STOP | PAUSE, ms);

@@ -76,6 +76,8 @@ enum Doing {
     Add(u32),
     Online(u32),
     Remove(Range<u32>),
+    /// Looking at more blocks, when others have had their turn.
+    Look,
 }
 
 /// What the engine is doing, for people and for the host.
@@ -231,7 +233,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// What is going on.
     pub fn status(&self) -> Status {
         let (plugged, target) = (self.map.plugged(), self.target());
-        let met = !self.unplug_all && plugged == target && self.map.loose() == 0;
+        let met = !self.unplug_all && plugged == target && !self.has_unused();
         // Where the request is met, all that is left to do is to remove blocks that hold nothing.
         let waiting = self
             .waiting
@@ -252,6 +254,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             retry_at_ms: waiting.map_or(audit, |waiting| waiting.until_ms),
             attempts: self.attempts,
         }
+    }
+
+    /// Whether something is plugged that Linux is still to have, or that is still to be brought
+    /// online.
+    fn has_unused(&self) -> bool {
+        self.map.loose() > 0
+            || self.any(Class::Wanted)
+            || self.any(Class::Incomplete)
+            || matches!(
+                self.doing,
+                Doing::Add(_) | Doing::Online(_) | Doing::Give(..)
+            )
+            || matches!(self.next, Some(Doing::Online(_) | Doing::Give(..)))
     }
 
     /// Sub-blocks that the request allows.
@@ -328,6 +343,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         };
         let step = match &doing {
             Doing::Nothing => Step::Wait { ms: None },
+            Doing::Look => return Step::Wait { ms: Some(0) },
             Doing::ReadConfig => {
                 self.reread = false;
                 Step::ReadConfig

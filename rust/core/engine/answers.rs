@@ -30,7 +30,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             _ => Some(Failure::Refused),
         };
         match core::mem::replace(&mut self.doing, Doing::Nothing) {
-            Doing::Nothing => {}
+            Doing::Nothing | Doing::Look => {}
             Doing::ReadConfig => {
                 if let Outcome::Config(config) = outcome {
                     self.new_config(&config);
@@ -271,9 +271,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn cannot_take(&mut self, reason: Reason, around: &Surroundings) {
         let delay = self.linux.fail();
         self.wait_for(reason, Some(delay), around);
-        if let Some(waiting) = &mut self.waiting {
-            waiting.shed = true;
-        }
+        self.shed();
     }
 
     fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {

@@ -15,6 +15,7 @@ use super::Engine;
 use super::Failure;
 use super::Surroundings;
 use crate::block_map::InLinux;
+use crate::vocabulary::Reason;
 use crate::wire::Config;
 use crate::wire::Plugged;
 use crate::wire::Response;
@@ -173,8 +174,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             // Part of a sub-block is plugged. Where Linux has it, it stays as it is; elsewhere it is
             // of no use.
             Response::State(Plugged::Mixed) => {
-                if !self.block_online(&subs) {
-                    self.map.set_plugged(subs.clone(), false);
+                if self.map.moves(self.map.geometry().block_of(subs.start)) {
+                    // Linux is having it.
+                    audit.unresolved = true;
+                } else if !self.block_online(&subs) {
+                    self.correct(subs.clone(), false);
                 }
                 audit.at = subs.end;
             }
@@ -217,13 +221,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 continue;
             }
             if !self.map.state_of(block).online() {
-                self.map.set_plugged(run, plugged);
+                self.correct(run, plugged);
                 continue;
             }
             self.next = match (plugged, geometry.memory_blocks_per_block()) {
                 // Its pages are withheld: Linux can have them.
                 (true, 1) => {
-                    self.map.set_plugged(run.clone(), true);
+                    self.correct(run.clone(), true);
                     self.hold(&run, true);
                     Some(Doing::Give(run, at..at))
                 }
@@ -254,6 +258,16 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
+    /// The map was wrong about `subs`. What was waited for as things stood is thought over.
+    fn correct(&mut self, subs: Range<u32>, plugged: bool) {
+        self.map.set_plugged(subs, plugged);
+        self.stop_waiting_for(&[
+            Reason::MemoryInUse,
+            Reason::NotAddressable,
+            Reason::OfflineLimit,
+        ]);
+    }
+
     fn leave_unresolved(&mut self) {
         if let Some(audit) = &mut self.audit {
             audit.unresolved = true;
@@ -272,7 +286,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Whether the pages of `subs`, which the device does not have, are out of Linux' reach.
     pub(super) fn withdrawn(&mut self, subs: &Range<u32>, failure: Option<Failure>) {
         if failure.is_none() {
-            self.map.set_plugged(subs.clone(), false);
+            self.correct(subs.clone(), false);
         } else {
             self.leave_unresolved();
         }

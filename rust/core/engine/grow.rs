@@ -38,7 +38,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if let Some(block) = self.next_to_add() {
             let count = self.map.geometry().memory_blocks_per_block();
             if self.offline_room() < count {
+                // Blocks have gone offline since these were plugged.
                 self.wait(Reason::OfflineLimit, around);
+                self.shed();
                 return None;
             }
             let first = self.map.geometry().memory_blocks_of(block).start;

@@ -51,10 +51,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.map.find(block, InLinux::Offline).is_none() {
             self.map.set_flags(block, Flags::WANTED, false);
         }
-        self.moved(
-            memory_block,
-            &[Reason::OfflineLimit, Reason::NotAddressable],
-        )
+        self.moved(memory_block, &[])
     }
 
     /// MEM_CANCEL_ONLINE, also for a move that was never announced. Returns as [`Engine::online`].
@@ -62,7 +59,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.map.in_linux(memory_block) == InLinux::Offline {
             self.map.set_in_linux(memory_block, InLinux::Offline, false);
         }
-        self.moved(memory_block, &[Reason::NotAddressable])
+        self.moved(memory_block, &[])
     }
 
     /// MEM_GOING_OFFLINE: a memory block is about to be emptied.
@@ -78,7 +75,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// MEM_OFFLINE. Returns as [`Engine::online`].
     pub fn offline(&mut self, memory_block: u32) -> bool {
         self.map.set_in_linux(memory_block, InLinux::Offline, false);
-        self.moved(memory_block, &[Reason::MemoryInUse, Reason::NotAddressable])
+        self.moved(memory_block, &[Reason::MemoryInUse])
     }
 
     /// MEM_CANCEL_OFFLINE. Returns whether the move had been announced and allowed.
@@ -87,7 +84,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let moving = state.online() && self.map.is_moving(memory_block);
         if moving {
             self.map.set_in_linux(memory_block, state, false);
-            self.moved(memory_block, &[Reason::NotAddressable]);
+            self.moved(memory_block, &[]);
         }
         moving
     }
@@ -128,19 +125,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.flags(geometry.block_of_memory_block(memory_block))
     }
 
-    /// A move of a memory block has ended, and with it any wait for one of `reasons`: its block was
-    /// no candidate for anything meanwhile.
+    /// A move of a memory block has ended, and with it any wait for one of `reasons`, or for a block
+    /// to grow with: its block was no candidate for anything meanwhile.
     fn moved(&mut self, memory_block: u32, reasons: &[Reason]) -> bool {
         if self.flags_around(memory_block).contains(Flags::TRANSIT) {
             return false;
         }
-        if self
-            .waiting
-            .is_some_and(|waiting| reasons.contains(&waiting.reason))
-        {
-            self.waiting = None;
-            self.pass = super::Pass::new();
-        }
+        self.stop_waiting_for(&[Reason::OfflineLimit, Reason::NotAddressable]);
+        self.stop_waiting_for(reasons);
         true
     }
 }

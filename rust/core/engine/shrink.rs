@@ -83,6 +83,10 @@ const MAX_REST_MS: u64 = 3_600_000;
 /// done, and the kernel may have to clear all of it.
 const MAX_TAKE: u32 = 8;
 
+/// How many online blocks are looked at before others have their turn with the engine: for each the
+/// caller looks at some hundred pages.
+const MAX_LOOKS: u32 = 32;
+
 /// Below this part of a block, its sub-blocks are taken one by one instead of the whole block:
 /// what is left in a block is often what cannot be moved, which is told much faster by asking for
 /// these sub-blocks than by trying to empty the block.
@@ -316,16 +320,20 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         loop {
             let (class, how) = *PHASES.get(self.pass.phase)?;
+            // Of an incomplete block what Linux has may be offline.
             let online = !matches!(
                 class,
-                Class::OfflineEmpty | Class::OfflinePartial | Class::OfflineFull
+                Class::OfflineEmpty
+                    | Class::OfflinePartial
+                    | Class::OfflineFull
+                    | Class::Incomplete
             );
             if online && !around.unplug_online {
                 self.pass.next_phase();
                 continue;
             }
             let found = match how {
-                How::Whole => self.next_whole(class, more, look),
+                How::Whole => self.next_whole(class, more, around.unplug_online, look),
                 How::Idle => self.next_idle(class, more),
                 How::Parts => self.next_parts(class, more),
             };
@@ -336,7 +344,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn next_whole(&mut self, class: Class, more: u32, look: Look<'_>) -> Option<Doing> {
+    fn next_whole(
+        &mut self,
+        class: Class,
+        more: u32,
+        unplug_online: bool,
+        look: Look<'_>,
+    ) -> Option<Doing> {
         let geometry = *self.map.geometry();
         let full = matches!(
             class,
@@ -349,6 +363,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if (full && more < geometry.subs_per_block()) || (more == 0 && !empty) {
             return None;
         }
+        let mut looks = 0;
         loop {
             let Some(block) = self.map.class(class).below(self.pass.below) else {
                 self.pass.price = self.pass.price.checked_add(1)?;
@@ -362,11 +377,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             let plugged = self.map.plugged_in(block);
             let online = self.map.state_of(block).online();
             let few = plugged < geometry.subs_per_block() / WHOLE_SHARE;
-            if plugged > more || (online && few && !empty) {
+            if plugged > more || (online && ((few && !empty) || !unplug_online)) {
                 continue;
             }
             if empty || self.is_due(block, plugged, look) {
                 return self.removal_of(block).map(Doing::Remove);
+            }
+            looks += u32::from(online);
+            if looks >= MAX_LOOKS {
+                return Some(Doing::Look);
             }
         }
     }

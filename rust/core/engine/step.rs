@@ -61,7 +61,8 @@ pub enum Step {
     },
     /// Nothing, until something happens or this many milliseconds have passed.
     Wait {
-        /// `None`: only when something happens.
+        /// `None`: only when something happens. 0: others only are to have their turn with the
+        /// engine.
         ms: Option<u64>,
     },
 }

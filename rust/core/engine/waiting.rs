@@ -76,6 +76,21 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         Some(Step::Wait { ms })
     }
 
+    /// What is plugged and not in Linux is of no use while we wait.
+    pub(super) fn shed(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.shed = true;
+        }
+    }
+
+    /// A wait for one of `reasons` is over: what has led to it is no longer so.
+    pub(super) fn stop_waiting_for(&mut self, reasons: &[Reason]) {
+        let waits = |waiting: &mut Waiting| reasons.contains(&waiting.reason);
+        if self.waiting.take_if(waits).is_some() {
+            self.pass = Pass::new();
+        }
+    }
+
     /// Nothing more can be done for now.
     pub(super) fn wait(&mut self, reason: Reason, around: &Surroundings) {
         let delay = match reason {
