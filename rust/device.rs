@@ -144,6 +144,8 @@ impl Device {
     pub(crate) fn close(&self) {
         let mut engine = self.engine.lock();
         self.closing.store(true, Relaxed);
+        // Those who wait for a block, with the locks of memory hotplug, need not any more.
+        self.notify_changed();
         let moving = |engine: &Engine| {
             let map = engine.map();
             (0..self.geometry.memory_blocks()).any(|number| map.is_moving(number))
@@ -151,6 +153,15 @@ impl Device {
         while moving(&engine) {
             self.changed.wait(&mut engine);
         }
+    }
+
+    /// Whether a memory block can be removed from Linux without waiting for somebody who may be
+    /// waiting for the driver to go. May sleep.
+    pub(crate) fn may_remove(&self, number: u32) -> bool {
+        let addr = self.geometry.memory_block_addr(number);
+        let size = self.geometry.memory_block_size();
+        let online = self.with_engine(|engine| engine.map().in_linux(number).online());
+        memory_block::hotplug_lock_is_free(self.dev(), addr, size, online)
     }
 
     /// Removes memory blocks that are offline and of partly plugged blocks from Linux; after
@@ -168,6 +179,14 @@ impl Device {
                 continue;
             }
             let addr = self.geometry.memory_block_addr(number);
+            if !self.may_remove(number) {
+                dev_err!(
+                    self.dev(),
+                    "memory at {:#x} stays, and must not be brought online: hotplug is busy\n",
+                    addr
+                );
+                continue;
+            }
             loop {
                 match self.region.remove(addr, self.geometry.memory_block_size()) {
                     Ok(()) => break,

@@ -240,7 +240,7 @@ impl Worker {
                     || flags.contains(Flags::HELD)
                     || map.is_moving(number)
             });
-            if leave {
+            if leave || !device.may_remove(number) {
                 continue;
             }
             // If it fails, the block stays as it is, which does no harm.
@@ -264,7 +264,7 @@ impl Worker {
             return Ok(());
         }
         let bell = self.device.bell();
-        bell.take(PAUSED | RESUME);
+        bell.take(PAUSED);
         bell.ring(PAUSE);
         if !bell.wait(PAUSED, Some(PAUSE_MS)) {
             bell.take(PAUSE);
@@ -309,9 +309,14 @@ impl Worker {
     /// Rests while the machine is suspended, or the device being reset.
     fn rest(&self) {
         let bell = self.device.bell();
+        // That of a rest before this one, which may have ended and begun again unnoticed. With no
+        // pause left it was that of this one.
+        bell.take(RESUME);
+        if !bell.is_rung(PAUSE) {
+            return;
+        }
         bell.ring(PAUSED);
         bell.wait(RESUME | STOP, None);
-        bell.take(PAUSED | RESUME);
     }
 }
 

@@ -154,9 +154,8 @@ impl Bell {
         result
     }
 
-    /// Forgets signals sent to the calling thread. A system call "restarted" by a sysfs store is
-    /// announced by one too.
-    pub(crate) fn discard_signals(&self) {
+    /// Forgets signals sent to the calling thread.
+    fn discard_signals(&self) {
         // SAFETY: Works on the current task.
         unsafe { raw::vmem_flush_signals() };
     }

@@ -53,20 +53,24 @@ bool vmem_config_readable(const struct virtio_device *vdev)
 	return vdev->config->get;
 }
 
-void vmem_config_le64(struct virtio_device *vdev, unsigned int offset, u64 *values, size_t count)
+u32 vmem_config_generation(struct virtio_device *vdev)
 {
-	__virtio_cread_many(vdev, offset, values, count, sizeof(*values));
-	while (count--) {
-		*values = le64_to_cpu((__force __le64)*values);
-		values++;
-	}
+	return vdev->config->generation ? vdev->config->generation(vdev) : 0;
+}
+
+u64 vmem_config_le64(struct virtio_device *vdev, unsigned int offset)
+{
+	__le64 value;
+
+	vdev->config->get(vdev, offset, &value, sizeof(value));
+	return le64_to_cpu(value);
 }
 
 u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset)
 {
 	__le16 value;
 
-	__virtio_cread_many(vdev, offset, &value, 1, sizeof(value));
+	vdev->config->get(vdev, offset, &value, sizeof(value));
 	return le16_to_cpu(value);
 }
 

@@ -40,7 +40,8 @@ void vmem_device_unlock(struct device *dev);
 void vmem_device_ready(struct virtio_device *vdev);
 bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit);
 bool vmem_config_readable(const struct virtio_device *vdev);
-void vmem_config_le64(struct virtio_device *vdev, unsigned int offset, u64 *values, size_t count);
+u32 vmem_config_generation(struct virtio_device *vdev);
+u64 vmem_config_le64(struct virtio_device *vdev, unsigned int offset);
 u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset);
 
 bool vmem_is_kdump_kernel(void);

@@ -17,8 +17,7 @@ use kernel::str::CString;
 pub(crate) enum Stored {
     /// Online.
     Done,
-    /// Somebody holds the device hotplug lock; try again. (`-ERESTARTNOINTR`; the calling thread
-    /// has been sent a signal, as if it were to repeat a system call.)
+    /// Somebody holds the device hotplug lock; try again. (`-ERESTARTNOINTR`.)
     Again,
     /// Refused, with this error.
     Refused(Error),
@@ -35,6 +34,36 @@ pub(crate) fn online_movable(any: &device::Device, addr: u64, block_size: u64) -
         Ok(block) => block.store_state(ONLINE_MOVABLE),
         Err(error) => Stored::Refused(error),
     }
+}
+
+/// How often the device hotplug lock is tried for before somebody is taken to keep it; each time
+/// takes 5 ms (the kernel's `lock_device_hotplug_sysfs()`).
+const LOCK_TRIES: u32 = 200;
+
+/// Waits a second at most until nobody has the device hotplug lock, and returns whether that is so.
+/// To be asked by those who must not wait for it any longer: who ejects a device by ACPI has it
+/// until the driver is unbound (`acpi_device_hotplug()`), and adding and removing memory takes it,
+/// however long that lasts.
+///
+/// There is no function for that. A memory block (at `addr`, `online` or not) is to be brought to
+/// the state that it is in already, which does nothing but to try for the lock. `any` is as for
+/// [`online_movable`]. Locks as there. May sleep.
+pub(crate) fn hotplug_lock_is_free(
+    any: &device::Device,
+    addr: u64,
+    block_size: u64,
+    online: bool,
+) -> bool {
+    let Ok(block) = find(any, addr / block_size.max(1)) else {
+        return true;
+    };
+    let word = if online { c"online" } else { c"offline" };
+    for _ in 0..LOCK_TRIES {
+        if block.store_state(word) != Stored::Again {
+            return true;
+        }
+    }
+    false
 }
 
 /// What state a memory block is in.
@@ -144,7 +173,13 @@ impl Block {
         // SAFETY: What sysfs would call: device, attribute, a terminated string and its length.
         let stored = unsafe { store(self.0, attribute, word.as_char_ptr(), length) };
         match i32::try_from(stored) {
-            Ok(error) if error == -(raw::ERESTARTNOINTR as i32) => Stored::Again,
+            Ok(error) if error == -(raw::ERESTARTNOINTR as i32) => {
+                // The calling thread was told of a signal that it has not got, so that it repeats a
+                // system call (`restart_syscall()`).
+                // SAFETY: Works on the current task, of which it takes the lock for signals.
+                unsafe { raw::recalc_sigpending() };
+                Stored::Again
+            }
             Ok(error) if error < 0 => Stored::Refused(Error::from_errno(error)),
             _ => Stored::Done,
         }

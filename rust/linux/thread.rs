@@ -6,6 +6,7 @@ use super::raw;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
+use kernel::sync::Completion;
 use kernel::task::Task;
 
 /// What a thread runs.
@@ -20,32 +21,33 @@ pub(crate) trait Run: Send + Sync + 'static {
 }
 
 /// A running thread; stopped and waited for when dropped (may sleep).
-///
-/// # Invariants
-///
-/// `argument` came out of `Arc::into_raw`, and belongs to the thread once its function has been
-/// called.
 pub(crate) struct Thread<T: Run> {
     task: ARef<Task>,
     runner: Arc<T>,
-    argument: *const T,
+    returned: Arc<Completion>,
 }
 
-// SAFETY: `argument` is only used as the `Arc<T>` that it was, which is `Send` and `Sync`.
-unsafe impl<T: Run> Send for Thread<T> {}
-// SAFETY: As above.
-unsafe impl<T: Run> Sync for Thread<T> {}
+/// What the thread begins with.
+struct Start<T> {
+    runner: Arc<T>,
+    returned: Arc<Completion>,
+}
 
 impl<T: Run> Thread<T> {
     /// Starts a thread named `name` on the memory of node `node` (-1: any).
     pub(crate) fn start(runner: Arc<T>, node: c_int, name: &CStr) -> Result<Self> {
-        let argument = Arc::into_raw(runner.clone());
+        let returned = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let start = Start {
+            runner: runner.clone(),
+            returned: returned.clone(),
+        };
+        let argument = KBox::into_raw(KBox::new(start, GFP_KERNEL)?);
         // SAFETY: `main` takes what `argument` is; the format and its argument are valid C
         // strings, of which the kernel makes a copy.
         let task = unsafe {
             raw::kthread_create_on_node(
                 Some(Self::main),
-                argument.cast_mut().cast(),
+                argument.cast(),
                 node,
                 c"%s".as_char_ptr(),
                 name.as_char_ptr(),
@@ -53,25 +55,25 @@ impl<T: Run> Thread<T> {
         };
         let task = kernel::error::from_err_ptr(task).inspect_err(|_| {
             // SAFETY: The thread does not exist, so this is still ours.
-            drop(unsafe { Arc::from_raw(argument) });
+            drop(unsafe { KBox::from_raw(argument) });
         })?;
         // SAFETY: The task has just been created and cannot exit before it is woken; it is not
         // null. `Task` is a transparent wrapper.
         let task_ref: ARef<Task> = unsafe { &*task.cast::<Task>() }.into();
         // SAFETY: The task is valid.
         unsafe { raw::wake_up_process(task) };
-        // INVARIANT: See above for `argument`.
         Ok(Self {
             task: task_ref,
             runner,
-            argument,
+            returned,
         })
     }
 
     extern "C" fn main(argument: *mut c_void) -> c_int {
-        // SAFETY: By the type invariant; called once.
-        let runner = unsafe { Arc::from_raw(argument.cast_const().cast::<T>()) };
-        runner.run();
+        // SAFETY: What `start` has handed over; called once.
+        let start = unsafe { KBox::from_raw(argument.cast::<Start<T>>()) };
+        start.runner.run();
+        start.returned.complete_all();
         0
     }
 }
@@ -79,13 +81,10 @@ impl<T: Run> Thread<T> {
 impl<T: Run> Drop for Thread<T> {
     fn drop(&mut self) {
         self.runner.stop();
-        // SAFETY: We hold a reference on the task, so it is valid even if its function has
-        // returned already.
-        let result = unsafe { raw::kthread_stop(self.task.as_ptr().cast()) };
-        if result != 0 {
-            // `main` always returns 0: it was never called (kthread(), -EINTR).
-            // SAFETY: So, by the type invariant, the argument is still ours.
-            drop(unsafe { Arc::from_raw(self.argument) });
-        }
+        // Nobody else stops it, so `main` is called. A thread that kthread_stop() is called for has
+        // a signal pending for good (TIF_NOTIFY_SIGNAL), with which no memory goes offline any more.
+        self.returned.wait_for_completion();
+        // SAFETY: We hold a reference on the task, so it is valid even if it has exited already.
+        unsafe { raw::kthread_stop(self.task.as_ptr().cast()) };
     }
 }

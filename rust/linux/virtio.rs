@@ -14,7 +14,12 @@ use kernel::driver;
 use kernel::error::from_result;
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::sync::atomic::Acquire;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::types::Opaque;
 
 /// A driver for virtio devices.
@@ -110,9 +115,17 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 
     unsafe fn unregister(drv: &Opaque<Self::DriverType>) {
         // SAFETY: Registered, by this function's contract.
-        unsafe { raw::unregister_virtio_driver(drv.get()) }
+        unsafe { raw::unregister_virtio_driver(drv.get()) };
+        // The virtio core looks the driver up and calls it without a lock: who has waited for the
+        // device's lock while the driver was unbound still has to find the way out of the module.
+        while INSIDE.load(Acquire) != 0 {
+            fsleep(Delta::from_millis(1));
+        }
     }
 }
+
+/// How many callers of [`Adapter::with_data`] there are.
+static INSIDE: Atomic<i32> = Atomic::new(0);
 
 impl<T: Driver> Adapter<T> {
     extern "C" fn probe_callback(vdev: *mut raw::virtio_device) -> c_int {
@@ -186,6 +199,7 @@ impl<T: Driver> Adapter<T> {
         vdev: *mut raw::virtio_device,
         f: impl for<'a> FnOnce(&'a Device<device::CoreInternal<'a>>, Pin<&'a T::Data<'a>>) -> Result,
     ) -> c_int {
+        INSIDE.fetch_add(1, Full);
         // SAFETY: By this function's contract.
         unsafe { raw::vmem_device_lock(&raw mut (*vdev).dev) };
         // Another driver may have been bound since. Ours is known by its attributes.
@@ -207,6 +221,7 @@ impl<T: Driver> Adapter<T> {
         };
         // SAFETY: Locked above.
         unsafe { raw::vmem_device_unlock(&raw mut (*vdev).dev) };
+        INSIDE.fetch_add(-1, Full);
         from_result(|| result.map(|()| 0))
     }
 }
@@ -249,6 +264,10 @@ macro_rules! id_table {
     };
 }
 pub(crate) use id_table;
+
+/// How often fields of the config space are read, in the hope that they do not change meanwhile. The
+/// kernel's own functions for that try for ever.
+const GENERATIONS: u32 = 64;
 
 /// A virtio device.
 ///
@@ -337,18 +356,31 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { raw::vmem_config_readable(self.as_raw()) }
     }
 
-    /// Reads successive little-endian fields of the config space, all of one generation. May sleep.
+    /// Reads successive little-endian fields of the config space, all of one generation. (Of several
+    /// if the device's never rests: whoever uses them has to look whether they make sense anyway.)
+    /// May sleep.
     pub(crate) fn read_u64s<const N: usize>(&self, offset: u32) -> [u64; N] {
         let mut values = [0; N];
-        // SAFETY: Valid device with a readable config space; offsets outside of it are the
-        // transport's to cope with. There is room for as many values as are asked for.
-        unsafe { raw::vmem_config_le64(self.as_raw(), offset, values.as_mut_ptr(), N) };
+        // SAFETY: Valid device with a readable config space.
+        let generation = || unsafe { raw::vmem_config_generation(self.as_raw()) };
+        let mut before = generation();
+        for _ in 0..GENERATIONS {
+            for (at, value) in (offset..).step_by(size_of::<u64>()).zip(&mut values) {
+                // SAFETY: As above; offsets outside of it are the transport's to cope with.
+                *value = unsafe { raw::vmem_config_le64(self.as_raw(), at) };
+            }
+            let after = generation();
+            if after == before {
+                break;
+            }
+            before = after;
+        }
         values
     }
 
-    /// As [`Device::read_u64s`], of one field.
+    /// Reads a field of the config space that never changes. May sleep.
     pub(crate) fn read_u16(&self, offset: u32) -> u16 {
-        // SAFETY: As there.
+        // SAFETY: Valid device with a readable config space; offsets as above.
         unsafe { raw::vmem_config_le16(self.as_raw(), offset) }
     }
 }

@@ -47,9 +47,7 @@ impl Worker {
         let addr = geometry.memory_block_addr(memory_block);
         let size = geometry.memory_block_size();
         for _ in 0..ONLINE_TRIES {
-            let stored = memory_block::online_movable(self.device.dev(), addr, size);
-            bell.discard_signals();
-            match stored {
+            match memory_block::online_movable(self.device.dev(), addr, size) {
                 Stored::Done => return Outcome::Done,
                 Stored::Again if !bell.is_rung(STOP) => {}
                 Stored::Again => return Outcome::Failed(Failure::Interrupted),

@@ -188,10 +188,9 @@ impl Host {
                 }
             }
             Command::SystemReset => return host.system_reset(),
-            Command::Reset => {
-                let mut registration = host.registration.lock();
-                return (*registration).as_mut().ok_or(ENODEV)?.reset();
-            }
+            Command::Reset => return host.with_registration(Registration::reset),
+            Command::Freeze => return host.with_registration(Registration::freeze),
+            Command::Thaw => return host.with_registration(Registration::thaw),
             Command::Release => host.release(),
             Command::Honest => {
                 {
@@ -225,6 +224,12 @@ impl Host {
             Command::Check => host.model.lock().check(&mut Ram(&host.hidden)),
         }
         Ok(())
+    }
+
+    /// What is done to the device while it is there.
+    fn with_registration(&self, f: impl FnOnce(&mut Registration<Self>) -> Result) -> Result {
+        let mut registration = self.registration.lock();
+        f((*registration).as_mut().ok_or(ENODEV)?)
     }
 
     /// Nothing of the old device may be plugged, or be there.

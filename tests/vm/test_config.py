@@ -84,5 +84,22 @@ def while_it_runs() -> None:
         guest.settle_at(0)
 
 
+@test(limit=120)
+def that_never_rests() -> None:
+    """A device whose config space is another one whenever it is looked at keeps nobody waiting."""
+    only_ours(NO_CHECKS)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        guest.settle_at(130 * MIB)
+        guest.control("generations 0xffffffff", "notify")
+        guest.settle_at(258 * MIB)
+        guest.bind(guest.unbind())
+        guest.settle_at(66 * MIB)
+        guest.rmmod()
+        guest.insmod()
+        guest.honest()
+        guest.settle_at(0)
+        guest.expect_obedient()
+
+
 if __name__ == "__main__":
     main()

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vmtest.errors import TestFailure, expect_equal
-from vmtest.guest import Guest
+from vmtest.faults import FIRST, insmod_injection, refusing
+from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
 from vmtest.ktap import main, test
 from vmtest.qemu import MemDevice, Refused
 from vmtest.units import GIB, MIB
+
+EBUSY = -16
 
 DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 
@@ -75,6 +78,33 @@ def device_with_memory_stays() -> None:
         guest.expect_hotplugged(386 * MIB)
         guest.resize(0)
         guest.expect_hotplugged(0)
+
+
+@test(limit=150)
+def ejected_with_blocks_left() -> None:
+    """Who ejects a device may have the lock that removing memory takes."""
+    only_ours("it waits for that lock for ever")
+    with in_a_slot() as (guest, device):
+        insmod_injection(guest, FIRST)
+        guest.resize(386 * MIB)
+        guest.expect_hotplugged(386 * MIB)
+        with refusing(guest, "MEM_GOING_OFFLINE", EBUSY):
+            # In parts, as the blocks themselves may not go.
+            guest.resize(0)
+            expect_equal(len(guest.blocks()), 4, "blocks that are left")
+            guest.qemu.qmp("device_del", id=device.name)
+            guest.wait_until(lambda: not guest.memory_devices(), 40, "the device does not go")
+            expect_equal(guest.hotplugged(), 0, "memory in use")
+        # Nobody holds the lock any more.
+        guest.sh("cd /sys/devices/system/memory/memory40 && ! echo online >state")
+        guest.qemu.qmp("device_add", **device.options)
+        guest.wait_until(
+            lambda: guest.run("sh", "-c", f"ls -d {DRIVER}/virtio*").rc == 0, 40, "no driver"
+        )
+        guest.resize(514 * MIB)
+        guest.expect_hotplugged(514 * MIB)
+        guest.resize(0)
+        guest.wait_blocks(0)
 
 
 if __name__ == "__main__":

@@ -97,18 +97,22 @@ def done_all_the_same() -> None:
     only_ours(STATES)
     with DeviceGuest(f"region_size={REGION}") as guest:
         for answer in ("code=nack", "code=busy", "code=error", "code=77", "len=0"):
+            struck = guest.status()["faults"]
             for kind in ("plug", "unplug"):
                 guest.fault(f"kind={kind} {answer} act times=2")
             for size in (256, 66, 130, 0):
                 guest.settle_at(size * MIB)
+            expect_equal(guest.status()["faults"], struck + 4, f"{answer}: faults")
             guest.honest()
             guest.expect_obedient()
         # And when it does not say what it has either.
         for answer in ("code=error", "code=3000", "state=7", "len=9", "len=2"):
             guest.settle_at(128 * MIB)
+            struck = guest.status()["faults"]
             guest.fault("kind=plug code=error act times=1")
             guest.fault(f"kind=state {answer} times=3")
             guest.settle_at(256 * MIB)
+            expect_equal(guest.status()["faults"], struck + 4, f"{answer}: faults")
             guest.settle_at(0)
             guest.honest()
             guest.expect_obedient()
@@ -129,9 +133,10 @@ def late_answers() -> None:
             guest.honest()
         for words in ("never times=1", "hold times=1", "twice times=1", "stray times=1"):
             for kind, size in (("plug", 384), ("unplug", 64)):
+                struck = guest.status()["faults"]
                 guest.fault(f"kind={kind} {words}")
                 guest.request(size * MIB)
-                guest.wait_until(lambda: guest.status()["faults"], 30, "no fault")
+                guest.wait_until(lambda: guest.status()["faults"] > struck, 30, "no fault")
                 name = guest.unbind()
                 guest.honest()
                 guest.bind(name)

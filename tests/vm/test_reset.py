@@ -52,9 +52,10 @@ def of_one_that_went_wrong() -> None:
         guest.settle_at(128 * MIB)
         for words in ("never", "hold", "twice", "stray"):
             for kind, size in (("plug", 384), ("unplug", 64)):
+                struck = guest.status()["faults"]
                 guest.fault(f"kind={kind} {words} times=1")
                 guest.request(size * MIB)
-                guest.wait_until(lambda: guest.status()["faults"], 30, "no fault")
+                guest.wait_until(lambda: guest.status()["faults"] > struck, 30, "no fault")
                 if words == "never":
                     guest.wait_state("stalled", "no-answer")
                 guest.control("honest", "reset")
@@ -81,6 +82,26 @@ def while_the_driver_comes_and_goes() -> None:
         guest.expect_hotplugged(386 * MIB)
         guest.resize(0)
         guest.expect_hotplugged(0)
+
+
+@test(limit=240)
+def while_the_module_goes() -> None:
+    """Who waits to tell the driver of a reset must not find that its code is gone."""
+    only_ours("the C driver knows no reset")
+    with Guest(ON_EXPRESS, extra=EXPRESS) as guest:
+        name = guest.sh(f"basename {DRIVER}/virtio*").strip()
+        guest.resize(386 * MIB)
+        guest.sh(
+            f"device=$(readlink -f {DRIVER}/{name})/..\n"
+            "(for i in 1 2 3 4 5 6 7 8 9 10; do echo 1 >$device/reset; done) &\n"
+            f"for i in 1 2 3 4 5; do rmmod virtio_mem; insmod {guest.module}; done\n"
+            "wait",
+            timeout=120,
+        )
+        # As above.
+        guest.sh(f"cd {DRIVER}; [ ! -e {name} ] || echo {name} >unbind; echo {name} >bind")
+        guest.resize(514 * MIB)
+        guest.expect_hotplugged(514 * MIB)
 
 
 if __name__ == "__main__":

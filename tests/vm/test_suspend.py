@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """Suspending the guest to RAM, and refusing to hibernate."""
 
+import errno
+
 from vmtest.errors import expect, expect_equal
-from vmtest.guest import Guest
+from vmtest.guest import Guest, only_ours
 from vmtest.ktap import main, test
 from vmtest.power import STATE, suspend, wake
+from vmtest.testdevice import DeviceGuest
 from vmtest.units import MIB
 
 
@@ -61,6 +64,39 @@ def no_hibernation() -> None:
         expect("hibernation is not supported" in guest.dmesg(), "no reason in the log")
         guest.resize(258 * MIB)
         guest.expect_hotplugged(258 * MIB)
+
+
+@test(limit=120)
+def refused_with_memory_that_would_be_lost() -> None:
+    """On a device that does not say that what is plugged survives a sleep (PERSISTENT_SUSPEND)."""
+    only_ours("it cannot be seen what it says")
+    with DeviceGuest("personality=cloud-hypervisor region_size=512M") as guest:
+        guest.settle_at(130 * MIB)
+        expect_equal(guest.try_control("freeze"), errno.EPERM, "to sleep with memory plugged")
+        expect("suspending with plugged memory" in guest.dmesg(), "no reason in the log")
+        guest.settle_at(258 * MIB)
+        guest.settle_at(0)
+        guest.control("freeze")
+        guest.request(130 * MIB)
+        guest.control("thaw")
+        guest.converge(130 * MIB)
+        guest.expect_obedient()
+
+
+@test(limit=120)
+def while_the_host_owes_an_answer() -> None:
+    """The machine is not kept awake by a host that does not answer."""
+    only_ours("it waits for the answer for ever")
+    with DeviceGuest("personality=qemu region_size=512M") as guest:
+        guest.settle_at(130 * MIB)
+        for kind, size in (("plug", 258), ("unplug", 64)):
+            guest.fault(f"kind={kind} never times=1")
+            guest.request(size * MIB)
+            guest.wait_state("stalled", "no-answer")
+            guest.control("freeze")
+            guest.control("thaw")
+            guest.converge(size * MIB)
+        guest.expect_obedient()
 
 
 if __name__ == "__main__":

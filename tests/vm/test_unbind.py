@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 
 from vmtest.errors import expect, expect_equal
-from vmtest.guest import Guest, driver_under_test
+from vmtest.faults import FIRST, NOTIFIER, insmod_injection
+from vmtest.guest import Guest, driver_under_test, only_ours
 from vmtest.ktap import main, test
 from vmtest.units import GIB, MIB
+
+EBUSY = -16
 
 DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 
@@ -131,6 +134,28 @@ def with_offline_blocks() -> None:
             expect(guest.hotplugged() <= guest.plugged(), "more memory than is plugged")
             with guest.load(768) as load:
                 load.check()
+
+
+@test(limit=120)
+def with_blocks_that_hold_nothing() -> None:
+    """They go with the driver, although they are online."""
+    only_ours("it leaves them")
+    with Guest() as guest:
+        insmod_injection(guest, FIRST)
+        name = guest.sh(f"basename {DRIVER}/virtio*").strip()
+        for how in (f"echo {name} >{DRIVER}/unbind", "rmmod virtio_mem"):
+            guest.resize(386 * MIB)
+            guest.expect_hotplugged(386 * MIB)
+            guest.write(f"{NOTIFIER}/MEM_GOING_OFFLINE/error", str(EBUSY))
+            # In parts, as the blocks themselves may not go.
+            guest.resize(0)
+            expect_equal(len(guest.blocks()), 4, "blocks that are left")
+            # Before the driver tries again by itself.
+            guest.sh(f"echo 0 >{NOTIFIER}/MEM_GOING_OFFLINE/error; {how}")
+            expect_equal(guest.blocks(), [], "blocks that are left")
+            expect("still has system memory" not in guest.dmesg(), "memory is left")
+            if "unbind" in how:
+                guest.write(f"{DRIVER}/bind", name)
 
 
 if __name__ == "__main__":

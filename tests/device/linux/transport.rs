@@ -310,6 +310,18 @@ impl<H: Hypervisor> Registration<H> {
         kernel::error::to_result(unsafe { raw::virtio_device_reset_done(vdev) })
     }
 
+    /// Has the driver get ready for the machine's sleep, as a transport does. May sleep.
+    pub(crate) fn freeze(&mut self) -> Result {
+        // SAFETY: Registered until `self` is dropped. `&mut` keeps resets away.
+        kernel::error::to_result(unsafe { raw::virtio_device_freeze(self.0.vdev.get()) })
+    }
+
+    /// Has the driver go on after that, with a device that was reset. May sleep.
+    pub(crate) fn thaw(&mut self) -> Result {
+        // SAFETY: As above.
+        kernel::error::to_result(unsafe { raw::virtio_device_restore(self.0.vdev.get()) })
+    }
+
     /// The device ceases to work, as one does that is torn out.
     pub(crate) fn break_down(&self) {
         // SAFETY: Registered.

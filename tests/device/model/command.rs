@@ -35,6 +35,10 @@ pub enum Command {
     /// `reset`: as an admin or a bus resets the device below its driver, which is told before and
     /// after.
     Reset,
+    /// `freeze`: the driver is told that the machine is to sleep; it may refuse.
+    Freeze,
+    /// `thaw`: and that it is awake again.
+    Thaw,
     /// `request SIZE [quiet]`: what the host wants; quietly, without a config interrupt.
     Request {
         /// That.
@@ -165,6 +169,8 @@ impl Command {
             },
             "system-reset" => Self::SystemReset,
             "reset" => Self::Reset,
+            "freeze" => Self::Freeze,
+            "thaw" => Self::Thaw,
             "request" => Self::Request {
                 size: number(words.next()?)?,
                 quiet: match words.next() {
