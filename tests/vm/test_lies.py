@@ -169,6 +169,41 @@ def answers_to_the_request_before() -> None:
 
 
 @test(limit=240)
+def wrong_answers_to_unplug_all() -> None:
+    """What was plugged before the driver came, and is in nobody's use, goes first."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        for answer in ("code=nack", "code=busy", "code=error", "code=77", "len=0", "never"):
+            name = guest.name
+            # Plugged, but not added, with the driver gone.
+            guest.fault("kind=plug code=error act")
+            guest.fault("kind=state never")
+            guest.request(256 * MIB)
+            guest.wait_until(lambda: guest.status()["plugged"], 60, "nothing is plugged")
+            guest.unbind()
+            guest.honest()
+            expect_equal(guest.blocks(), [], "memory blocks")
+            struck = guest.status()["faults"]
+            guest.fault(f"kind=unplug-all {answer}")
+            guest.bind(name)
+            guest.wait_until(lambda: guest.status()["faults"] > struck, 60, "no UNPLUG_ALL")
+            if answer.startswith("code"):
+                expect(guest.status()["plugged"] > 0, "unplugged all the same")
+            state, reason = guest.state()
+            expect(state in ("unplugging", "waiting", "stalled"), f"it says {state}, {reason}")
+            if answer == "never":
+                guest.wait_state("stalled", "no-answer")
+                guest.unbind()
+                guest.honest()
+                guest.bind(name)
+            guest.honest()
+            guest.converge(256 * MIB)
+            guest.settle_at(0)
+            guest.wait_blocks(0)
+        guest.expect_obedient()
+
+
+@test(limit=240)
 def gone_in_the_middle() -> None:
     """The device goes while it is asked, or is torn out; memory in use stays in use."""
     only_ours(STATES)

@@ -40,9 +40,9 @@ def awake(guest: Guest) -> bool:
     return log.count(ASLEEP) == log.count(AWAKE)
 
 
-def sleep_a_while(guest: Guest, seconds: float, patience: float) -> None:
+def sleep_a_while(guest: Guest, seconds: float, patience: float) -> bool:
     """Suspends the guest to RAM, wakes it when some time has passed, and waits until
-    it answers; it may also wake by itself, or not fall asleep."""
+    it answers; it may also wake by itself, or not fall asleep. Returns whether it slept."""
     asked = guest.console.read_text(errors="replace").count(ASLEEP) + 1
     guest.write(MEM_SLEEP, "deep")
     guest.start(["sh", "-c", f"echo mem > {STATE}"])
@@ -58,3 +58,4 @@ def sleep_a_while(guest: Guest, seconds: float, patience: float) -> None:
         time.sleep(0.05)
     guest.reconnect()
     expect(guest.answers(patience), "no answer after sleep")
+    return slept > 0

@@ -28,6 +28,8 @@ class Activity:
         self.guest: Guest = site.guest
         self.dice = random.Random(f"{seed} {self.name}")
         self.failure: BaseException | None = None
+        # Whether something has come of the last operation: `run` says if not.
+        self.effective = True
         self._thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
 
     @classmethod
@@ -63,8 +65,9 @@ class Activity:
                 with gate.alone() if self.alone else gate.shared():
                     if self.site.calm.is_set():
                         return
+                    self.effective = True
                     what = self.run()
-                self.site.report.operation(self.name, what)
+                self.site.report.operation(self.name, what, self.effective)
         except BaseException as failure:
             failure.add_note(f"in the activity {self.name}")
             self.failure = failure

@@ -63,8 +63,9 @@ class Sleep(Activity):
 
     def run(self) -> str:
         seconds = self.dice.uniform(0, 3)
-        sleep_a_while(self.guest, seconds, patience(90))
-        self.site.report.fault("suspends")
+        self.effective = sleep_a_while(self.guest, seconds, patience(90))
+        if self.effective:
+            self.site.report.fault("suspends")
         return f"for {seconds:.1f} s"
 
 
@@ -77,7 +78,7 @@ class Migrate(Activity):
 
     def run(self) -> str:
         begun = time.monotonic()
-        moved = self.guest.migrate(patience(60))
+        moved = self.effective = self.guest.migrate(patience(60))
         if moved:
             self.site.report.fault("migrations of the guest")
             expect(self.guest.answers(patience(60)), "no answer after a migration")
@@ -99,6 +100,7 @@ class Busy(Activity):
         try:
             self.guest.qemu.qmp("migrate", uri="exec:cat >/dev/null")
         except Refused as refused:
+            self.effective = False
             return f"refused: {refused}"
         time.sleep(seconds)
         self.guest.qemu.qmp("migrate_cancel")
@@ -121,6 +123,7 @@ class Agent(Activity):
     def run(self) -> str:
         # Devices may go while it looks, which it may complain of.
         result = self.guest.run("virtio-mem-agent", "status", "--json", timeout=patience(60))
+        self.effective = result.rc == 0
         expect(result.rc in (0, 1, 3), f"the agent has ended with {result.rc}: {result.stderr}")
         devices = json.loads(result.stdout)["devices"] if result.stdout else []
         states = [str(device["state"]) for device in devices]

@@ -59,12 +59,14 @@ class Administrator(Activity):
 
     def run(self) -> str:
         blocks = self.guest.blocks()
+        self.effective = False
         said = []
         for block in self.dice.sample(blocks, min(len(blocks), self.dice.randint(1, 3))):
             state = "offline" if block.state == "online" else "online_movable"
             # It may go while we think about it, be in use, or be refused. What takes
             # long is interrupted, as by Ctrl-C.
             result = attempt(self.guest, f"echo {state} > {block.sysfs}/state", 10)
+            self.effective |= result.rc == 0
             said.append(f"memory{block.number} {state} ({result.rc}, {result.seconds:.1f} s)")
         return "; ".join(said) or "no blocks"
 
@@ -106,6 +108,7 @@ class Refusal(Activity):
         time.sleep(seconds)
         self.guest.write(f"{ACTIONS}/{action}/error", "0")
         count = self.said() - before
+        self.effective = count > 0
         self.site.report.fault("injected errors", count)
         return f"{action} fails with {error} for {seconds:.1f} s, {count} times"
 
@@ -126,6 +129,7 @@ class Processors(Activity):
         off = self.switch(number, False)
         time.sleep(seconds)
         on = self.switch(number, True)
+        self.effective = off == 0 and on == 0
         return f"cpu{number} off ({off}) for {seconds:.1f} s ({on})"
 
 
@@ -149,4 +153,5 @@ class Kernel(Activity):
     def run(self) -> str:
         command = self.dice.choice(self.COMMANDS)
         result = attempt(self.guest, command)
+        self.effective = result.rc == 0
         return f"{command} ({result.rc})"

@@ -11,6 +11,9 @@ from ..units import GIB
 # As many operations as are kept to be told after a failure.
 LAST = 400
 
+# An activity that has tried so often should have done something.
+OFTEN = 8
+
 
 class Report:
     """Written to by all threads."""
@@ -22,6 +25,8 @@ class Report:
         self.rounds = 0
         self.guests = 0
         self.operations: Counter[str] = Counter()
+        # Those of which nothing came.
+        self.in_vain: Counter[str] = Counter()
         # What the guests' drivers have counted, as sysfs names it.
         self.driver: Counter[str] = Counter()
         # What was survived.
@@ -35,11 +40,21 @@ class Report:
     def seconds(self) -> float:
         return time.monotonic() - self.begun
 
-    def operation(self, activity: str, what: str) -> None:
-        """An activity has done something."""
+    def operation(self, activity: str, what: str, effective: bool) -> None:
+        """An activity has done something, or tried to."""
         with self._lock:
             self.operations[activity] += 1
+            if not effective:
+                self.in_vain[activity] += 1
         self.note(f"{activity}: {what}")
+
+    def always_in_vain(self) -> list[str]:
+        """Activities that have tried often, and never done anything."""
+        return [
+            name
+            for name, count in self.operations.items()
+            if count >= OFTEN and count == self.in_vain[name]
+        ]
 
     def note(self, text: str) -> None:
         """Something that has happened, to be known after a failure."""
@@ -90,7 +105,10 @@ class Report:
 
     def text(self) -> str:
         """The report."""
-        operations = ", ".join(f"{name} {n}" for name, n in sorted(self.operations.items()))
+        operations = ", ".join(
+            f"{name} {n}" + (f" of which {vain} in vain" if (vain := self.in_vain[name]) else "")
+            for name, n in sorted(self.operations.items())
+        )
         faults = dict(self.faults)
         for word in ("busy", "nack", "error", "garbled"):
             if self.answered(word):

@@ -3,6 +3,7 @@
 
 import threading
 
+from ..errors import TestFailure
 from ..guest import Guest
 from ..kernel import Kernel
 from ..paths import FLAVOUR, LOGS
@@ -30,6 +31,9 @@ def soak_for(seconds: float, seed: int) -> Report:
     threading.Thread(target=show_progress, args=(report, over), daemon=True).start()
     try:
         Soak(report, seconds).run()
+        idle = report.always_in_vain()
+        if idle:
+            raise TestFailure(f"nothing ever came of: {', '.join(idle)}")
     except BaseException as failure:
         failure.add_note(report.failed(SHOWN))
         failure.add_note(f"FLAVOUR={FLAVOUR} SEED={seed} repeats the choices")
