@@ -10,9 +10,9 @@
 .PHONY: all help module demo check bench fuzz soak modules testdevice kernel agent install lint update clean distclean
 
 FLAVOUR ?= stock
-# With ALSO=debug, `make check` runs the tests that tests/debug-tests lists on that
-# kernel, too.
-ALSO ?=
+# `make check` runs the tests that tests/debug-tests lists on that kernel, too, unless
+# it is told which TESTS to run.
+ALSO ?= $(if $(TESTS),,$(filter-out $(FLAVOUR),debug))
 # How many test files `make check` runs at once.
 JOBS ?= 2
 export FLAVOUR
@@ -25,7 +25,7 @@ help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo '  FLAVOUR=stock     for which kernel: stock, debug, kcsan'
 	@echo '  JOBS=2            how many test files run at once'
-	@echo '  ALSO=debug        on which kernel some of the tests run as well'
+	@echo '  ALSO=debug        on which kernel some of the tests run as well (ALSO= for none)'
 	@echo '  KERNEL=RELEASE    that stock kernel of the archive instead of the newest'
 	@echo '  MIRROR=URL        Debian mirror, if not that of this machine'
 
@@ -39,7 +39,7 @@ demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it,
 	@tests/enter env PYTHONPATH=tests python3 tests/demo.py
 
 check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
-	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) &&) \
+	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) && scripts/build.sh test-device $(also) &&) \
 		FLAVOURS='$(FLAVOUR) $(ALSO)' \
 		tests/run --checks tests/checks --jobs $(JOBS) $(addprefix --also ,$(ALSO)) $(TESTS)
 	@scripts/compiled.sh save

@@ -34,8 +34,10 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 # More allocations than any one operation makes.
 ENOUGH = 400
 
-# One in so many of them fails, in turn; FAULT_STEP=1 tries each, which takes minutes.
-STEP = int(os.environ.get("FAULT_STEP", "12"))
+# One in so many of them fails, in turn, from the first on that FAULT_FIRST names:
+# FAULT_STEP=1 tries each, which takes minutes.
+STEP = int(os.environ.get("FAULT_STEP") or 12)
+FIRST_TO_FAIL = int(os.environ.get("FAULT_FIRST") or 1)
 
 # The kernel does not look whether it got the page for the table in which it maps
 # memory of another GiB (alloc_low_pages(), arch/x86/mm/init.c). So there is one only,
@@ -64,7 +66,7 @@ def converge(guest: Guest, size: int) -> None:
 def one_after_the_other(guest: Guest, pid: str, operation: Callable[[], object]) -> int:
     """Repeats an operation of the thread `pid`, in which first its first allocation
     fails, then its second, until it needs no more; returns how many it needs."""
-    for number in range(1, ENOUGH, STEP):
+    for number in range(FIRST_TO_FAIL, ENOUGH, STEP):
         fail_nth(guest, pid, number)
         operation()
         if not has_failed(guest, pid):
@@ -112,7 +114,7 @@ def each_allocation_of_a_probe() -> None:
         converge(guest, 130 * MIB)
         let_single_ones_fail(guest)
         refused = 0
-        for number in range(1, ENOUGH, STEP):
+        for number in range(FIRST_TO_FAIL, ENOUGH, STEP):
             guest.write(f"{DRIVER}/unbind", name)
             failed, bound = bind_failing(guest, number)
             if not bound:
@@ -128,11 +130,52 @@ def each_allocation_of_a_probe() -> None:
         guest.wait_blocks(0)
 
 
-def chance(guest: Guest, percent: int, allocators: tuple[str, ...], seed: int) -> None:
-    """Resizes, unbinding and binding while allocations fail."""
+def command_failing(guest: Guest, number: int, command: str) -> bool:
+    """Runs a shell command whose `number`th allocation on the driver's behalf fails, which
+    the command need not survive; returns whether there were so many."""
+    left = guest.sh(
+        f"echo {number} >/proc/thread-self/fail-nth; {command}; "
+        "read left </proc/thread-self/fail-nth; echo 0 >/proc/thread-self/fail-nth; "
+        "echo $left 2>/dev/null",
+        timeout=60,
+    )
+    return left.split()[0] == "0"
+
+
+@test(limit=240)
+def each_allocation_of_others() -> None:
+    """Of those that an administrator's own thread makes."""
+    with faulty() as guest:
+        name = guest.sh(f"basename {DRIVER}/virtio*").strip()
+        converge(guest, 258 * MIB)
+        let_single_ones_fail(guest)
+        block = guest.blocks()[0]
+        for what, command, undo in (
+            ("unbinding", f"echo {name} >{DRIVER}/unbind", f"echo {name} >{DRIVER}/bind"),
+            ("going offline", f"echo offline >{block.sysfs}/state", ""),
+            ("going online", f"echo online_movable >{block.sysfs}/state", ""),
+        ):
+            count = 0
+            for number in range(FIRST_TO_FAIL, ENOUGH, STEP):
+                if what == "going online":
+                    guest.sh(f"echo offline >{block.sysfs}/state || true")
+                failed = command_failing(guest, number, f"{command} 2>/dev/null || true")
+                guest.sh(f"{undo or 'true'}; echo online_movable >{block.sysfs}/state || true")
+                # A block that was empty may have been given up, or brought online before.
+                converge(guest, (258 + 2 * (number % 2)) * MIB)
+                if not failed:
+                    break
+                count += 1
+            print(f"{what}: {count} allocations failed")
+        converge(guest, 0)
+        guest.wait_blocks(0)
+
+
+def chance(guest: Guest, percent: int, allocators: tuple[str, ...], seed: int) -> int:
+    """Resizes, unbinding and binding while allocations fail; returns how many did."""
     choose = random.Random(seed)
     name = guest.sh(f"basename {DRIVER}/virtio*").strip()
-    with failing(guest, percent, *allocators):
+    with failing(guest, percent, *allocators) as failed:
         for _ in range(4):
             guest.request(choose.randrange(FEWEST, MOST, 2) * MIB)
             time.sleep(choose.random())
@@ -142,6 +185,8 @@ def chance(guest: Guest, percent: int, allocators: tuple[str, ...], seed: int) -
         time.sleep(choose.random())
     # The attempt to bind may have failed.
     guest.try_write(f"{DRIVER}/bind", name)
+    print(", ".join(f"{count} of {allocator} failed" for allocator, count in failed.items()))
+    return failed.total()
 
 
 @test(limit=240)
@@ -159,7 +204,8 @@ def allocations_by_chance() -> None:
         ):
             print(f"{percent} % of {' and '.join(allocators)}, seed {seed}")
             converge(guest, FEWEST * MIB)
-            chance(guest, percent, tuple(allocators), seed)
+            count = chance(guest, percent, tuple(allocators), seed)
+            expect(count > 0 or percent < 30, "no allocation has failed")
             converge(guest, (640 + 2 * seed) * MIB)
             load.check()
         converge(guest, 0)
@@ -178,7 +224,7 @@ def everything_at_once() -> None:
                     file = f"{NOTIFIER}/{action}/error"
                     guest.write(file, str(error))
                     end.callback(guest.write, file, "0")
-                chance(guest, 20, ALLOCATORS, seed)
+                expect(chance(guest, 20, ALLOCATORS, seed) > 0, "no allocation has failed")
             converge(guest, (640 + 2 * seed) * MIB)
             load.check()
         converge(guest, 0)

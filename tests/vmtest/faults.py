@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from .errors import TestSkip, expect
@@ -22,7 +23,8 @@ MODULES = "/modules/notifier-error-inject.ko /modules/memory-notifier-error-inje
 # Priorities of memory notifiers: before all others, and after.
 FIRST, LAST = 1000, -1000
 
-FOREVER = -1
+# As good as without end, and counted down.
+TIMES = 1_000_000_000
 
 # How deep below a function of the driver an allocation may be.
 DEPTH = 32
@@ -90,7 +92,7 @@ def _set_up(guest: Guest, percent: int, *allocators: str) -> None:
         "stacktrace-depth": DEPTH,
         "verbose": 0,
         "interval": 1,
-        "times": FOREVER,
+        "times": TIMES,
         "ignore-gfp-wait": "N",
         "probability": percent,
     }
@@ -101,14 +103,17 @@ def _set_up(guest: Guest, percent: int, *allocators: str) -> None:
 
 
 @contextlib.contextmanager
-def failing(guest: Guest, percent: int, *allocators: str) -> Iterator[None]:
-    """In the block, so many of the allocations made on the driver's behalf fail."""
+def failing(guest: Guest, percent: int, *allocators: str) -> Iterator[Counter[str]]:
+    """In the block, so many of the allocations made on the driver's behalf fail. How many did
+    is known after it."""
+    failed: Counter[str] = Counter()
     _set_up(guest, percent, *allocators)
     try:
-        yield
+        yield failed
     finally:
         for allocator in allocators:
             guest.write(f"{DEBUGFS}/{allocator}/probability", "0")
+            failed[allocator] = TIMES - int(guest.read(f"{DEBUGFS}/{allocator}/times"))
 
 
 def let_single_ones_fail(guest: Guest) -> None:

@@ -89,6 +89,8 @@ class Episode:
         self.report = report
         self.random = random.Random(seed)
         self.history: list[str] = []
+        # Whether a request may go without an answer for good.
+        self.unanswered = False
         self.events = (
             (8, self.resize),
             (5, self.add_fault),
@@ -180,6 +182,7 @@ class Episode:
             words.append(f"delay={choice.choice((1, 30, 400, 6000))}")
         elif what == "delivery":
             words.append(choice.choice(DELIVERIES))
+            self.unanswered |= words[-1] != "hold"
         elif what == "state":
             words.append(f"state={choice.choice((2, 3, 0xFFFF))}")
         line = f"fault {' '.join(words)}"
@@ -292,6 +295,9 @@ class Episode:
         from asking again until it is bound anew. It waits for some seconds before it says
         that it is stalled."""
         guest = self.guest
+        # None of those that are late, and honest by now.
+        if not self.unanswered:
+            return
         deadline = time.monotonic() + NO_ANSWER
         while guest.state()[0] != "stalled":
             done = guest.plugged() == size and guest.state()[0] == "settled"
