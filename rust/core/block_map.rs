@@ -7,7 +7,7 @@
 //! blocks. A block that somebody works on is filed nowhere until that work ends.
 //!
 //! All of it lives in one array of words that the caller provides: for 1 TiB in memory blocks of
-//! 128 MiB and sub-blocks of 2 MiB, 94 KiB.
+//! 128 MiB and sub-blocks of 2 MiB, 95 KiB.
 
 use crate::block_set;
 use crate::block_set::to_usize;
@@ -60,6 +60,8 @@ bitflags! {
         const WANTED = 1 << 2;
         /// The pass of a shrink that last came across it has tried to empty it.
         const TRIED = 1 << 3;
+        /// Linux has refused to add it or to bring it online: others come first.
+        const REFUSED = 1 << 4;
     }
 }
 
@@ -126,14 +128,16 @@ pub enum Class {
     /// Online in a kernel zone.
     KernelFull,
     /// Has something offline that waits to be brought online by the driver (besides one of the
-    /// other classes).
+    /// other classes). Not of those that Linux has refused.
     Wanted,
+    /// Linux has refused it (besides one of the other classes, but never an unused or wanted one).
+    Refused,
     /// Plugged, and Linux has only some of its memory blocks (big blocks only).
     Incomplete,
 }
 
 impl Class {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
 
     fn index(self) -> usize {
         match self {
@@ -150,6 +154,7 @@ impl Class {
             Self::KernelFull => 10,
             Self::Wanted => 11,
             Self::Incomplete => 12,
+            Self::Refused => 13,
         }
     }
 }
@@ -404,8 +409,14 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
             (InLinux::Kernel, _) if full => Class::KernelFull,
             (InLinux::Kernel, _) => Class::KernelPartial,
         };
-        self.set_member(class, block, member);
-        if seen.contains(Seen::OFFLINE) && flags.contains(Flags::WANTED) {
+        let refused = flags.contains(Flags::REFUSED);
+        if refused {
+            self.set_member(Class::Refused, block, member);
+        }
+        if !refused || class != Class::Unused {
+            self.set_member(class, block, member);
+        }
+        if seen.contains(Seen::OFFLINE) && flags.contains(Flags::WANTED) && !refused {
             self.set_member(Class::Wanted, block, member);
         }
     }

@@ -216,6 +216,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub fn retry(&mut self) {
         self.waiting = None;
         self.start_over();
+        self.forgive();
         self.linux.reset();
         self.audits.reset();
         if let Some(audit) = &mut self.audit {

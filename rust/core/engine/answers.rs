@@ -99,6 +99,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.waiting = None;
             self.linux.reset();
             self.start_over();
+            self.forgive();
         }
         self.compare_sizes(&old);
     }
@@ -252,7 +253,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             let reason = match failure {
                 Failure::NoMemory => Reason::NoMemory,
-                _ => Reason::NotAddressable,
+                _ => {
+                    self.map.set_flags(block, Flags::REFUSED, true);
+                    Reason::NotAddressable
+                }
             };
             self.cannot_take(reason, around);
         } else if self.map.in_linux(memory_block) == InLinux::Offline
@@ -276,15 +280,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {
         self.set_transit(memory_block, false);
+        let block = self.map.geometry().block_of_memory_block(memory_block);
         if self.map.in_linux(memory_block).online() {
             self.linux.reset();
             self.progress();
+        } else if failure == Some(Failure::NoMemory) {
+            self.wait(Reason::NoMemory, around);
+        } else if failure == Some(Failure::Refused) {
+            // Another one may do: if nothing of this one is in use, it goes back to the host.
+            self.map.set_flags(block, Flags::REFUSED, true);
+            self.cannot_take(Reason::OnliningRefused, around);
         } else {
-            let reason = match failure {
-                Some(Failure::NoMemory) => Reason::NoMemory,
-                _ => Reason::OnliningRefused,
-            };
-            self.wait(reason, around);
+            self.wait(Reason::OnliningRefused, around);
         }
     }
 
@@ -302,6 +309,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if failure.is_some() {
             // What has been removed so far need not wait for the others.
             self.flush = true;
+            // What nobody has a use for stays until the next attempt.
+            if let Some(waiting) = &mut self.waiting {
+                waiting.shed = false;
+            }
             self.removal_failed(block);
             return;
         }

@@ -48,6 +48,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         let missing = self.target().checked_sub(self.map.plugged())?;
         if missing == 0 {
+            // What is plugged is all that is wanted: it has to be what Linux has refused.
+            if self.forgive() && self.has_unused() {
+                self.wait(Reason::OnliningRefused, around);
+            }
             return None;
         }
         let geometry = *self.map.geometry();
@@ -78,7 +82,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = *self.map.geometry();
         let unused = self.map.class(Class::Unused);
         let Some(first) = unused.first().filter(|block| *block < usable) else {
-            self.wait(Reason::NotAddressable, around);
+            if self.forgive() {
+                // Of what else there is, nothing is left.
+                let delay = self.linux.fail();
+                self.wait_for(Reason::NotAddressable, Some(delay), around);
+            } else {
+                self.wait(Reason::NotAddressable, around);
+            }
             return None;
         };
         let mut room = self.offline_room() / geometry.per_block();
@@ -149,8 +159,39 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The next memory block to be added of a big block that Linux has a part of.
     fn next_to_complete(&self) -> Option<u32> {
-        let block = self.map.class(Class::Incomplete).first()?;
+        let block = self.not_refused(Class::Incomplete)?;
         self.map.find(block, InLinux::Absent)
+    }
+
+    /// The first block of a class that Linux has not refused.
+    fn not_refused(&self, class: Class) -> Option<u32> {
+        let (class, refused) = (self.map.class(class), self.map.class(Class::Refused));
+        let mut block = class.first()?;
+        while refused.contains(block) {
+            block = class.at_or_above(block.checked_add(1)?)?;
+        }
+        Some(block)
+    }
+
+    /// Removing a block that Linux has refused to bring online, if there is one of which nothing is
+    /// in use.
+    pub(super) fn refused_and_offline(&self) -> Option<Doing> {
+        let refused = self.map.class(Class::Refused);
+        let mut block = refused.first()?;
+        while self.map.state_of(block) != InLinux::Offline {
+            block = refused.at_or_above(block.checked_add(1)?)?;
+        }
+        self.removal_of(block).map(Doing::Remove)
+    }
+
+    /// What Linux has refused may be tried again; returns whether there was any.
+    pub(super) fn forgive(&mut self) -> bool {
+        let mut any = false;
+        while let Some(block) = self.map.class(Class::Refused).first() {
+            self.map.set_flags(block, Flags::REFUSED, false);
+            any = true;
+        }
+        any
     }
 
     /// Adds a memory block, if the guest can pay for this one and as many in all as `count`.
@@ -177,12 +218,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Which of the plugged blocks to add next: see [`Engine::plug_top`].
     fn next_to_add(&self) -> Option<u32> {
-        let loose = self.map.class(Class::Loose);
-        let (first, last) = (loose.first()?, loose.last()?);
-        if self.onlining == Onlining::Policy {
-            return Some(first);
-        }
-        Some(if self.movable_from(last) { first } else { last })
+        let first = self.not_refused(Class::Loose)?;
+        let last = self.map.class(Class::Loose).last()?;
+        let top = self.onlining == Onlining::Movable
+            && !self.map.class(Class::Refused).contains(last)
+            && !self.movable_from(last);
+        Some(if top { last } else { first })
     }
 
     /// Linux may bring a memory block online before the add returns: it must look offline by then.

@@ -26,8 +26,11 @@ pub enum Verdict {
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// MEM_GOING_ONLINE: a memory block is about to go online, into ZONE_MOVABLE or another zone.
     pub fn going_online(&mut self, memory_block: u32, movable: bool) -> Verdict {
-        let wanted = self.flags_around(memory_block).contains(Flags::WANTED);
+        let flags = self.flags_around(memory_block);
+        let wanted = flags.contains(Flags::WANTED);
         match self.going(memory_block, false) {
+            // Linux did not want it, and it is about to be removed.
+            Verdict::Allow if flags.contains(Flags::REFUSED | Flags::TRANSIT) => Verdict::Deny,
             // The core has picked the zone by its own policy before anybody was asked, or a udev
             // rule is faster than we are.
             Verdict::Allow if wanted && !movable => Verdict::Deny,
@@ -49,7 +52,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.set_in_linux(memory_block, state, false);
         let block = self.map.geometry().block_of_memory_block(memory_block);
         if self.map.find(block, InLinux::Offline).is_none() {
-            self.map.set_flags(block, Flags::WANTED, false);
+            self.map
+                .set_flags(block, Flags::WANTED | Flags::REFUSED, false);
         }
         self.moved(memory_block, &[])
     }

@@ -60,8 +60,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             return None;
         }
-        if waiting.shed && self.map.loose() > 0 {
-            if let Some(doing) = self.unplug_loose(u32::MAX) {
+        if waiting.shed {
+            let doing = self
+                .refused_and_offline()
+                .or_else(|| self.unplug_loose(u32::MAX));
+            if let Some(doing) = doing {
                 return Some(self.start(doing));
             }
         }

@@ -219,3 +219,113 @@ fn what_is_offline_of_a_big_block_goes_where_only_that_may() {
     assert_eq!(world.plugged(), 0);
     assert!(world.blocks.iter().all(|block| *block == Block::Absent));
 }
+
+/// A world of which Linux never takes one memory block.
+fn refusing(world: &mut World, block: usize, online: bool) {
+    if online {
+        world.never_online = Some(block);
+    } else {
+        world.never_added = Some(block);
+    }
+}
+
+#[test]
+fn a_block_that_linux_refuses_is_done_without() {
+    for (block, online) in [(0, false), (3, false), (6, false), (0, true), (3, true)] {
+        // It picks the zone itself under none of these.
+        for policy in [Policy::Offline, Policy::Kernel] {
+            let mut world = World::new(8, Onlining::Movable, policy);
+            refusing(&mut world, block, online);
+            world.request(7 * BLOCK);
+            let mut tries = 0;
+            for _ in 0..2_000 {
+                match world.begin().cloned() {
+                    Some(Step::Add { memory_block }) => {
+                        tries += u32::from(memory_block == block as u32);
+                    }
+                    Some(_) => {}
+                    None if world.engine.status().state == State::Settled => break,
+                    None => world.now_ms += 1,
+                }
+                world.finish();
+            }
+            assert_eq!(world.violation, None);
+            assert_eq!(world.plugged(), 7 * BLOCK, "{block} {online} {policy:?}");
+            assert!(usable(&world));
+            assert_eq!(world.blocks[block], Block::Absent);
+            assert!(tries <= 2, "{tries} attempts");
+            assert!(world.now_ms < 2_000, "after {} ms", world.now_ms);
+            // And is as good as any other once it is not refused any more.
+            (world.never_added, world.never_online) = (None, None);
+            world.request(8 * BLOCK);
+            settle(&mut world);
+            assert_eq!(world.plugged(), 8 * BLOCK);
+        }
+    }
+}
+
+#[test]
+fn what_linux_refuses_is_tried_again_when_nothing_else_is_left() {
+    for online in [false, true] {
+        let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+        refusing(&mut world, 3, online);
+        world.request(8 * BLOCK);
+        let mut tries = 0;
+        while world.now_ms < 120_000 {
+            match world.begin() {
+                Some(Step::Add { memory_block: 3 }) => tries += 1,
+                Some(_) => {}
+                None => world.now_ms += 1,
+            }
+            world.finish();
+        }
+        assert_eq!(world.violation, None);
+        assert!((5..40).contains(&tries), "{tries} attempts in two minutes");
+        assert!(world.plugged() >= 7 * BLOCK);
+        assert!(world.engine.status().retry_at_ms.is_some());
+        (world.never_added, world.never_online) = (None, None);
+        settle(&mut world);
+        assert_eq!(world.plugged(), 8 * BLOCK);
+    }
+}
+
+#[test]
+fn other_big_blocks_come_in_place_of_one_that_linux_refuses() {
+    let big = BigBlocks {
+        force: true,
+        size: 2 * BLOCK,
+    };
+    // Of one that Linux has a part of already, that part stays.
+    for (block, online, others) in [(0, false, 6), (0, true, 6), (1, false, 4), (1, true, 4)] {
+        let mut world = World::with(8, Onlining::Movable, Policy::Kernel, &big);
+        refusing(&mut world, block, online);
+        world.request(6 * BLOCK);
+        world.run(2_000);
+        assert_eq!(world.violation, None);
+        let full = (2..8).filter(|number| world.blocks[*number] == Block::Movable);
+        assert_eq!(full.count(), others, "{block} {online} {:?}", world.blocks);
+        (world.never_added, world.never_online) = (None, None);
+        world.request(8 * BLOCK);
+        settle(&mut world);
+        assert_eq!(world.plugged(), 8 * BLOCK);
+    }
+}
+
+#[test]
+fn a_refused_block_that_cannot_be_removed_either_does_not_keep_it_busy() {
+    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+    refusing(&mut world, 0, true);
+    world.faults.remove_busy = u32::MAX;
+    world.request(8 * BLOCK);
+    let mut steps = 0;
+    while world.now_ms < 120_000 {
+        steps += u32::from(world.begin().is_some());
+        world.finish();
+        assert!(steps < 400, "{steps} steps in {} ms", world.now_ms);
+    }
+    assert_eq!(world.violation, None);
+    world.never_online = None;
+    world.faults.remove_busy = 0;
+    settle(&mut world);
+    assert_eq!(world.plugged(), 8 * BLOCK);
+}

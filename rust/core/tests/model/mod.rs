@@ -172,6 +172,7 @@ impl Model {
             (InLinux::Kernel, _) => Class::KernelPartial,
         };
         let idle = !flags.intersects(Flags::HELD | Flags::TRANSIT) && !moves;
+        let refused = flags.contains(Flags::REFUSED);
         let wanted = states.contains(&InLinux::Offline) && flags.contains(Flags::WANTED);
         for class in [
             Class::Unused,
@@ -187,8 +188,14 @@ impl Model {
             Class::KernelFull,
             Class::Wanted,
             Class::Incomplete,
+            Class::Refused,
         ] {
-            let member = class == expected || (class == Class::Wanted && wanted);
+            let member = match class {
+                Class::Unused => class == expected && !refused,
+                Class::Wanted => wanted && !refused,
+                Class::Refused => refused,
+                _ => class == expected,
+            };
             same!(
                 (class, map.class(class).contains(block)),
                 (class, idle && member)

@@ -83,6 +83,9 @@ pub(crate) struct World {
     room_then: u64,
     pub(crate) policy: Policy,
     pub(crate) faults: Faults,
+    /// The memory block that Linux never adds, and the one that it never brings online.
+    pub(crate) never_added: Option<usize>,
+    pub(crate) never_online: Option<usize>,
     /// How the next request is answered.
     pub(crate) odd: Option<Odd>,
     /// What the device says its config space is.
@@ -162,6 +165,8 @@ impl World {
             room_then: 0,
             policy,
             faults: Faults::default(),
+            never_added: None,
+            never_online: None,
             odd: None,
             told: None,
             now_ms: 0,
@@ -317,7 +322,10 @@ impl World {
             Step::Add { memory_block } => self.add(*memory_block as usize),
             Step::Online { memory_block } => {
                 let number = *memory_block as usize;
-                if take(&mut self.faults.online_refused) || !self.online(number, true) {
+                if self.never_online == Some(number)
+                    || take(&mut self.faults.online_refused)
+                    || !self.online(number, true)
+                {
                     Outcome::Failed(Failure::Refused)
                 } else {
                     Outcome::Done
