@@ -363,7 +363,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(500))]
+        #![proptest_config(crate::fuzz::cases(500))]
 
         // Every device is either shown or has an error of its own, whatever stands in a file.
         #[test]

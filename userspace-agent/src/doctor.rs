@@ -315,7 +315,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #![proptest_config(crate::fuzz::cases(1000))]
 
         // Whatever stands in a file, there is a finding or not, and it can be printed.
         #[test]

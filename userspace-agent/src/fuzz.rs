@@ -4,10 +4,20 @@
 //! for longer than the moment that each takes by itself.
 
 use bolero::produce;
+use proptest::prelude::ProptestConfig;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use std::time::Instant;
+
+/// As many cases as `PROPTEST_CASES` says, or else so many.
+pub(crate) fn cases(count: u32) -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = count;
+    }
+    config
+}
 
 /// Runs `case` for random bytes, at most so many, and says how many cases there were.
 pub(crate) fn target(name: &str, most: usize, case: impl Fn(&[u8])) {
