@@ -112,13 +112,14 @@ fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
     let (map, geometry) = (world.engine.map(), &world.geometry);
     write!(
         out,
-        "{:?} {:?} {:?} {:?} {} {} {} {:?} {}",
+        "{:?} {:?} {:?} {:?} {} {} {} {} {:?} {}",
         world.device,
         world.owner,
         world.blocks,
         world.config,
         world.drift,
         world.doubt,
+        world.confused,
         world.unplug_online,
         world.step,
         world.metadata_room

@@ -95,11 +95,12 @@ impl World {
         let Some(odd) = self.odd.take() else {
             return self.answer_honestly(request);
         };
-        self.doubt = true;
+        self.confused = true;
         if odd.acts {
             self.answer_honestly(request);
         }
         let answer = Response::decode(request, &odd.bytes, odd.written);
+        self.doubt |= self.misleads(request, answer);
         match request {
             // Whoever says that something is plugged which it says is not usable cannot be helped:
             // about that it can not even be asked.
@@ -114,6 +115,23 @@ impl World {
             _ => {}
         }
         answer
+    }
+
+    /// Whether who believes an answer takes something for plugged that is not.
+    fn misleads(&self, request: Request, answer: Response) -> bool {
+        let lacks = |addr: u64, blocks: u16| {
+            let first = ((addr - self.config.addr) / SUB) as usize;
+            self.device[first..first + usize::from(blocks)].contains(&false)
+        };
+        match (request, answer) {
+            (Request::Plug { addr, blocks }, Response::Ack)
+            // Not unplugged yet, it says.
+            | (Request::Unplug { addr, blocks }, Response::Busy)
+            | (Request::State { addr, blocks }, Response::State(Plugged::All)) => {
+                lacks(addr, blocks)
+            }
+            _ => false,
+        }
     }
 
     fn answer_honestly(&mut self, request: Request) -> Response {
@@ -152,7 +170,7 @@ impl World {
                     return self.manners.too_much;
                 }
                 if self.device[range.clone()].contains(&true) {
-                    if !self.doubt {
+                    if !self.confused && !self.doubt {
                         self.violate(format!("plugged {range:?} twice"));
                     }
                     return Response::Error;
@@ -173,7 +191,7 @@ impl World {
                         self.violate(format!("unplugged cell {cell} of {owner:?}"));
                     }
                     if !self.device[cell] {
-                        if !self.doubt {
+                        if !self.confused && !self.doubt {
                             self.violate(format!("unplugged cell {cell} twice"));
                         }
                         return Response::Error;
@@ -195,7 +213,7 @@ impl World {
             }
             Request::State { addr, blocks } => {
                 if take(&mut self.faults.mute) {
-                    self.doubt = true;
+                    self.confused = true;
                     return Response::Error;
                 }
                 let range = range(addr, blocks);

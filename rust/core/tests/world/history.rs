@@ -136,7 +136,7 @@ pub(crate) fn calm_down(world: &mut World) {
     world.free = u64::MAX / 2;
     world.metadata_room = u64::MAX / 2;
     world.unplug_online = true;
-    if world.doubt {
+    if world.doubt || world.confused {
         // What a device has lost and what it has found may cancel out in its plugged size.
         world.drift = world.drift.wrapping_add(2);
     }

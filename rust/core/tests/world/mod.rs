@@ -96,9 +96,12 @@ pub(crate) struct World {
     pub(crate) remove_ms: u64,
     pub(crate) unplug_online: bool,
     pub(crate) requests: u32,
-    /// The device has refused to say which blocks are plugged, or has changed them by itself: the
-    /// driver may be wrong about them.
+    /// The device has said that something is plugged which is not, or has changed it by itself: the
+    /// driver may have it be used.
     pub(crate) doubt: bool,
+    /// It has said something that is not so, or would not say: the driver may be wrong about what is
+    /// plugged, but not have it be used.
+    pub(crate) confused: bool,
     /// The first rule that was broken.
     pub(crate) violation: Option<String>,
     pub(crate) step: Option<Step>,
@@ -175,6 +178,7 @@ impl World {
             unplug_online: true,
             requests: 0,
             doubt: false,
+            confused: false,
             violation: None,
             step: None,
         }
