@@ -29,8 +29,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let flags = self.flags_around(memory_block);
         let wanted = flags.contains(Flags::WANTED);
         match self.going(memory_block, false) {
-            // Linux did not want it, and it is about to be removed.
-            Verdict::Allow if flags.contains(Flags::REFUSED | Flags::TRANSIT) => Verdict::Deny,
+            // Linux did not want it, and it is about to be removed. (What is online of a big block
+            // comes back when the rest cannot go.)
+            Verdict::Allow
+                if flags.contains(Flags::REFUSED | Flags::TRANSIT)
+                    && self.state_around(memory_block) == InLinux::Offline =>
+            {
+                Verdict::Deny
+            }
             // The core has picked the zone by its own policy before anybody was asked, or a udev
             // rule is faster than we are.
             Verdict::Allow if wanted && !movable => Verdict::Deny,
@@ -121,6 +127,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return Verdict::Later;
         }
         Verdict::Allow
+    }
+
+    /// The state of a memory block's block.
+    fn state_around(&self, memory_block: u32) -> InLinux {
+        let geometry = self.map.geometry();
+        self.map
+            .state_of(geometry.block_of_memory_block(memory_block))
     }
 
     /// The flags of a memory block's block.

@@ -329,3 +329,29 @@ fn a_refused_block_that_cannot_be_removed_either_does_not_keep_it_busy() {
     settle(&mut world);
     assert_eq!(world.plugged(), 8 * BLOCK);
 }
+
+#[test]
+fn what_was_online_of_a_refused_big_block_comes_back_when_it_cannot_go() {
+    let big = BigBlocks {
+        force: true,
+        size: 4 * BLOCK,
+    };
+    let mut world = World::with(4, Onlining::Movable, Policy::Kernel, &big);
+    world.never_online = Some(3);
+    world.request(4 * BLOCK);
+    world.run(50);
+    assert_eq!(world.blocks[..3], [Block::Movable; 3]);
+    let cells = world.cells_of(1);
+    world.owner[cells.start] = Owner::Pinned;
+    // The device has lost all of it, but the second memory block does not let it go.
+    world.change_mind(0);
+    world.engine.config_changed();
+    for _ in 0..200 {
+        let removes = matches!(world.begin(), Some(Step::Remove { .. }));
+        world.finish();
+        if removes {
+            break;
+        }
+    }
+    assert_eq!(world.blocks[..3], [Block::Movable; 3]);
+}
