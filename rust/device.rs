@@ -188,7 +188,10 @@ impl Device {
                 continue;
             }
             loop {
-                match self.region.remove(addr, self.geometry.memory_block_size()) {
+                match self
+                    .region
+                    .remove_offline(addr, self.geometry.memory_block_size())
+                {
                     Ok(()) => break,
                     // A few bytes could not be allocated.
                     Err(ENOMEM) => fsleep(Delta::from_millis(100)),

@@ -230,25 +230,29 @@ impl Worker {
         let geometry = device.geometry();
         for number in 0..geometry.memory_blocks() {
             let block = geometry.block_of_memory_block(number);
-            let leave = device.with_engine(|engine| {
+            let (leave, online) = device.with_engine(|engine| {
                 let (map, flags) = (engine.map(), engine.map().flags(block));
                 let state = map.in_linux(number);
                 let unwanted = state == InLinux::Offline && flags.contains(Flags::WANTED);
                 let useless = map.plugged_in(block) == 0 || unwanted;
-                state == InLinux::Absent
+                let leave = state == InLinux::Absent
                     || !useless
                     || flags.contains(Flags::HELD)
-                    || map.is_moving(number)
+                    || map.is_moving(number);
+                (leave, state.online())
             });
             if leave || !device.may_remove(number) {
                 continue;
             }
             // If it fails, the block stays as it is, which does no harm.
+            let addr = geometry.memory_block_addr(number);
+            let size = geometry.memory_block_size();
             let removed = device.bell().attempt(WIND_DOWN_MS, 0, || {
-                device.region().remove(
-                    geometry.memory_block_addr(number),
-                    geometry.memory_block_size(),
-                )
+                if online {
+                    device.region().remove(addr, size)
+                } else {
+                    device.region().remove_offline(addr, size)
+                }
             });
             if removed.is_ok() {
                 device.with_engine(|engine| engine.gone(number));

@@ -4,6 +4,7 @@
  * policy, and no loops that Rust could run.
  */
 #include <linux/acpi.h>
+#include <linux/kasan.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/nodemask.h>
@@ -104,6 +105,16 @@ struct resource *vmem_request_region(u64 start, u64 size, const char *name)
 u64 vmem_pageblock_bytes(void)
 {
 	return PAGE_SIZE * pageblock_nr_pages;
+}
+
+/* What KASAN keeps of memory that goes online (kasan_mem_notifier()). */
+u64 vmem_shadow_bytes(u64 size)
+{
+#ifdef CONFIG_KASAN_GENERIC
+	return size >> KASAN_SHADOW_SCALE_SHIFT;
+#else
+	return 0;
+#endif
 }
 
 /*

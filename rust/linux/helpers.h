@@ -49,6 +49,7 @@ int vmem_pxm_to_node(int pxm);
 int vmem_phys_to_nid(u64 addr);
 struct resource *vmem_request_region(u64 start, u64 size, const char *name);
 u64 vmem_pageblock_bytes(void);
+u64 vmem_shadow_bytes(u64 size);
 void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
 		       unsigned long *low);
 

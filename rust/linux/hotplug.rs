@@ -22,7 +22,8 @@ pub(crate) struct Limits {
     pub(crate) first: u64,
     /// Last address that can be added, inclusive.
     pub(crate) last: u64,
-    /// What the kernel allocates to add a memory block: mostly its `struct page`s.
+    /// What the kernel allocates to add a memory block and to bring it online: mostly its `struct
+    /// page`s, and KASAN's shadow of it where there is one.
     pub(crate) metadata: u64,
 }
 
@@ -36,6 +37,8 @@ impl Limits {
         let memory_block = unsafe { raw::memory_block_size_bytes() } as u64;
         let pages = memory_block / kernel::page::PAGE_SIZE as u64;
         let structs = pages.saturating_mul(size_of::<raw::page>() as u64);
+        // SAFETY: No preconditions.
+        let shadow = unsafe { raw::vmem_shadow_bytes(memory_block) };
         Self {
             memory_block,
             // SAFETY: No preconditions.
@@ -43,7 +46,7 @@ impl Limits {
             first: range.start,
             last: range.end,
             // A little more for page tables, and for what sysfs shows.
-            metadata: structs.saturating_add(structs / 32),
+            metadata: structs.saturating_add(structs / 32).saturating_add(shadow),
         }
     }
 }
@@ -255,6 +258,13 @@ impl Region {
     pub(crate) fn remove(&self, start: u64, size: u64) -> Result {
         // SAFETY: No preconditions: what is not memory is refused.
         to_result(unsafe { raw::offline_and_remove_memory(start, size) })
+    }
+
+    /// Removes memory from Linux that is offline. `EBUSY`: somebody has brought some of it online;
+    /// all of it stays then. Locks as for [`Region::add`]. May sleep.
+    pub(crate) fn remove_offline(&self, start: u64, size: u64) -> Result {
+        // SAFETY: No preconditions: what is not memory is refused.
+        to_result(unsafe { raw::remove_memory(start, size) })
     }
 
     /// The pages of `size` bytes from `start`, if they lie in this region and Linux has them.
