@@ -129,7 +129,7 @@ def ten_times_under_a_load() -> None:
     """A process that checks 2 GiB all the time sees no difference."""
     only_ours("it is refused the device")
     choice = random.Random(4711)
-    with Guest(MemDevice(size=6 * GIB)) as guest:
+    with Guest(MemDevice(size=6 * GIB), memory=3 * GIB) as guest:
         guest.resize(4 * GIB)
         guest.expect_hotplugged(4 * GIB)
         with guest.load(2048, "--watch") as load:
