@@ -190,7 +190,7 @@ impl Device {
             loop {
                 match self
                     .region
-                    .remove_offline(addr, self.geometry.memory_block_size())
+                    .remove(addr, self.geometry.memory_block_size(), false)
                 {
                     Ok(()) => break,
                     // A few bytes could not be allocated.

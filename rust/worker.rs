@@ -244,15 +244,11 @@ impl Worker {
             if leave || !device.may_remove(number) {
                 continue;
             }
-            // If it fails, the block stays as it is, which does no harm.
             let addr = geometry.memory_block_addr(number);
             let size = geometry.memory_block_size();
+            // If it fails, the block stays as it is, which does no harm.
             let removed = device.bell().attempt(WIND_DOWN_MS, 0, || {
-                if online {
-                    device.region().remove(addr, size)
-                } else {
-                    device.region().remove_offline(addr, size)
-                }
+                device.region().remove(addr, size, online)
             });
             if removed.is_ok() {
                 device.with_engine(|engine| engine.gone(number));

@@ -252,19 +252,31 @@ impl Region {
         })
     }
 
-    /// Takes memory offline where it is online, and removes it from Linux. All or nothing. It
-    /// goes on as long as memory can be migrated, so call it in an attempt of a
-    /// [`super::bell::Bell`]; then `EINTR` is its end. Locks as for [`Region::add`]. May sleep.
-    pub(crate) fn remove(&self, start: u64, size: u64) -> Result {
-        // SAFETY: No preconditions: what is not memory is refused.
-        to_result(unsafe { raw::offline_and_remove_memory(start, size) })
-    }
-
-    /// Removes memory from Linux that is offline. `EBUSY`: somebody has brought some of it online;
-    /// all of it stays then. Locks as for [`Region::add`]. May sleep.
-    pub(crate) fn remove_offline(&self, start: u64, size: u64) -> Result {
-        // SAFETY: No preconditions: what is not memory is refused.
-        to_result(unsafe { raw::remove_memory(start, size) })
+    /// Removes whole memory blocks of this region from Linux, which has all of them. All or nothing.
+    ///
+    /// Where `online`, those that are online are taken offline first. That goes on for as long as
+    /// memory can be migrated, so call it in an attempt of a [`super::bell::Bell`]; then `EINTR` is
+    /// its end. Where not, `EBUSY` says that somebody has brought one online: it is not to go offline
+    /// again. Locks as for [`Region::add`]. May sleep.
+    pub(crate) fn remove(&self, start: u64, size: u64, online: bool) -> Result {
+        // SAFETY: No preconditions.
+        let block = unsafe { raw::memory_block_size_bytes() } as u64;
+        let end = start.checked_add(size).ok_or(EINVAL)?;
+        let inside = start >= self.start && end <= self.start.saturating_add(self.size);
+        if size == 0 || start % block != 0 || size % block != 0 || !inside {
+            return Err(EINVAL);
+        }
+        // SAFETY: Aligned and not empty, without which `try_remove_memory()` is a BUG. In this region
+        // memory is added only by its driver, so no other memory can go. What is used stays: both
+        // take the device hotplug lock, under which the first takes offline what is online, or
+        // fails, and the second fails if something is.
+        to_result(unsafe {
+            if online {
+                raw::offline_and_remove_memory(start, size)
+            } else {
+                raw::remove_memory(start, size)
+            }
+        })
     }
 
     /// The pages of `size` bytes from `start`, if they lie in this region and Linux has them.

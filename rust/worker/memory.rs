@@ -143,14 +143,8 @@ impl Worker {
         let size = u64::from(count).saturating_mul(geometry.memory_block_size());
         let limit_ms = self.pace.lock().deadline_ms(used, count);
         let begun = Instant::<Monotonic>::now();
-        let region = self.device.region();
         let result = bell.attempt(limit_ms, URGENT, || {
-            if online {
-                region.remove(addr, size)
-            } else {
-                // What has been brought online by hand meanwhile is not to go offline again.
-                region.remove_offline(addr, size)
-            }
+            self.device.region().remove(addr, size, online)
         });
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
         let outcome = match result {

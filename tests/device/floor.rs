@@ -75,7 +75,7 @@ impl Floor {
         for start in starts {
             match command {
                 "add" => region.add(start, block)?,
-                "remove" => region.remove(start, block)?,
+                "remove" => region.remove(start, block, true)?,
                 _ => return Err(EINVAL),
             }
         }
