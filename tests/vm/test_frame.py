@@ -3,6 +3,7 @@
 """The frame itself: what has gone wrong in a guest must come out as a failure."""
 
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -221,9 +222,15 @@ def lost_memory_is_a_failure() -> None:
         raise TestSkip("this kernel does not look for lost memory")
     try:
         with DeviceGuest(load=False) as guest:
-            guest.control("leak")
+            # A pointer to one of them may stay where it is not overwritten, on a stack
+            # for instance, and then that one does not count as lost.
+            for _ in range(8):
+                guest.control("leak")
     except TestFailure as failure:
-        expect("the kernel has lost 1 objects" in str(failure), f"wrong failure: {failure}")
+        expect(
+            re.search("the kernel has lost [1-8] objects", str(failure)) is not None,
+            f"wrong failure: {failure}",
+        )
     else:
         raise TestFailure("lost memory went unnoticed")
 
