@@ -62,6 +62,8 @@ bitflags! {
         const TRIED = 1 << 3;
         /// Linux has refused to add it or to bring it online: others come first.
         const REFUSED = 1 << 4;
+        /// A big block that Linux uses and the device has, as it says, not all of: to be removed.
+        const LOST = 1 << 5;
     }
 }
 
@@ -391,7 +393,9 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         if seen.state() == InLinux::Absent {
             self.loose = add(self.loose, plugged);
         }
-        if flags.intersects(Flags::HELD | Flags::TRANSIT) || seen.contains(Seen::MOVING) {
+        if flags.intersects(Flags::HELD | Flags::TRANSIT | Flags::LOST)
+            || seen.contains(Seen::MOVING)
+        {
             return;
         }
         let full = plugged == self.geometry.subs_per_block();

@@ -47,6 +47,7 @@ pub use step::Step;
 pub use step::Surroundings;
 
 use audit::Audit;
+use audit::Reread;
 use shrink::Pass;
 use waiting::Waiting;
 
@@ -100,6 +101,7 @@ pub struct Engine<W> {
     onlining: Onlining,
     config: Config,
     reread: bool,
+    reread_for: Reread,
     unplug_all: bool,
     doing: Doing,
     next: Option<Doing>,
@@ -110,6 +112,8 @@ pub struct Engine<W> {
     taking_over: bool,
     /// By how much the device's plugged size differs from its blocks, when last it was asked.
     drift: u64,
+    /// The same, if that is confirmed when it is asked once more.
+    suspected: u64,
     pass: Pass,
     /// No pass has come to its end since the request changed, or much memory was freed.
     first_pass: bool,
@@ -151,6 +155,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             onlining,
             config,
             reread: true,
+            reread_for: Reread::Changed,
             unplug_all: config.plugged_size != 0,
             doing: Doing::Nothing,
             next: None,
@@ -158,6 +163,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             audit: None,
             taking_over: false,
             drift: 0,
+            suspected: 0,
             pass: Pass::new(),
             first_pass: true,
             in_vain: 0,
@@ -241,9 +247,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .filter(|waiting| !(met && waiting.reason == Reason::MemoryInUse));
         // Only the host can tell what is plugged, and what it says has yet to come true.
         let audit = self.audit.filter(|_| met || self.taking_over);
+        let in_doubt = audit.is_some() || (met && self.reread_for == Reread::Known);
         let (state, reason) = match waiting {
             Some(waiting) => (State::Waiting, waiting.reason),
-            None if audit.is_some() => (State::Waiting, Reason::HostError),
+            None if in_doubt => (State::Waiting, Reason::HostError),
             None if self.unplug_all || plugged > target => (State::Unplugging, Reason::None),
             None if !met => (State::Plugging, Reason::None),
             None => (State::Settled, Reason::None),
@@ -298,6 +305,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         if let Some(doing) = self.go_on_with_audit(around) {
             return self.start(doing);
+        }
+        if self.reread {
+            // The audit is over.
+            return self.start(Doing::ReadConfig);
         }
         if self.taking_over {
             return Step::Wait { ms: None };
@@ -423,6 +434,7 @@ impl<W> fmt::Debug for Engine<W> {
         f.debug_struct("Engine")
             .field("config", &self.config)
             .field("reread", &self.reread)
+            .field("reread_for", &self.reread_for)
             .field("unplug_all", &self.unplug_all)
             .field("doing", &self.doing)
             .field("next", &self.next)
@@ -430,6 +442,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("audit", &self.audit)
             .field("taking_over", &self.taking_over)
             .field("drift", &self.drift)
+            .field("suspected", &self.suspected)
             .field("pass", &self.pass)
             .field("first_pass", &self.first_pass)
             .field("in_vain", &self.in_vain)

@@ -2,6 +2,7 @@
 
 //! What follows from how a step went.
 
+use super::audit::Reread;
 use super::Doing;
 use super::Engine;
 use super::Failure;
@@ -33,7 +34,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Doing::Nothing | Doing::Look => {}
             Doing::ReadConfig => {
                 if let Outcome::Config(config) = outcome {
-                    self.new_config(&config);
+                    self.new_config(&config, around);
                 }
             }
             Doing::UnplugAll => self.unplugged_all(response, around),
@@ -45,24 +46,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     self.pass.take_failed(&subs);
                 }
             },
-            Doing::UnplugTaken(subs) => match response {
-                Response::Busy => {
-                    self.wait(Reason::HostBusy, around);
-                    let end = subs.end;
-                    self.next = Some(Doing::Give(subs, end..end));
-                }
-                _ => {
+            Doing::UnplugTaken(subs) => {
+                if response != Response::Busy {
                     self.pass.take_worked(&subs);
-                    self.unplugged(subs, response, around);
                 }
-            },
-            Doing::UnplugIdle(subs) => match response {
-                Response::Busy => {
-                    self.hold(&subs, false);
-                    self.wait(Reason::HostBusy, around);
-                }
-                _ => self.unplugged(subs, response, around),
-            },
+                self.unplugged(subs, response, around);
+            }
+            Doing::UnplugIdle(subs) => self.unplugged(subs, response, around),
             Doing::Give(subs, rest) => {
                 // Handing memory to the page allocator cannot fail.
                 self.ask_or_release(subs, rest);
@@ -78,7 +68,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Believes what makes sense of a config space read at runtime, and no more: the region never
     /// changes, and sizes outside of it are a mistake of the device.
-    fn new_config(&mut self, config: &Config) {
+    fn new_config(&mut self, config: &Config, around: &Surroundings) {
         let merged = Config {
             usable_region_size: config.usable_region_size,
             plugged_size: config.plugged_size,
@@ -86,6 +76,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             ..self.config
         };
         if merged.check_request().is_err() {
+            // It tells nothing of what is plugged either.
+            self.reread_for = Reread::Changed;
             return;
         }
         let old = self.config;
@@ -100,8 +92,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.linux.reset();
             self.start_over();
             self.forgive();
+            self.audits.reset();
+            if let Some(audit) = &mut self.audit {
+                audit.go_on();
+            }
         }
-        self.compare_sizes(&old);
+        self.compare_sizes(&old, around);
     }
 
     fn unplugged_all(&mut self, response: Response, around: &Surroundings) {
@@ -113,6 +109,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.progress();
             }
             Response::Busy => self.wait(Reason::HostBusy, around),
+            Response::Nack => self.wait(Reason::HostRefused, around),
             _ => self.wait(Reason::HostError, around),
         }
     }
@@ -148,16 +145,28 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// After an answer to UNPLUG other than BUSY.
+    /// After an answer to UNPLUG. Whatever else than ACK it is, Linux gets back only what the device
+    /// says, being asked, to have.
     fn unplugged(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
-        if response == Response::Ack {
-            self.map.set_plugged(subs.clone(), false);
-            self.hold(&subs, false);
-            self.batch = self.batch.saturating_mul(2).min(self.max_batch);
-            self.progress();
-        } else {
-            self.smaller_batch(Reason::HostError, around);
-            self.doubt(subs);
+        match response {
+            Response::Ack => {
+                self.map.set_plugged(subs.clone(), false);
+                self.hold(&subs, false);
+                self.batch = self.batch.saturating_mul(2).min(self.max_batch);
+                self.progress();
+            }
+            Response::Busy => {
+                self.wait(Reason::HostBusy, around);
+                self.ask(subs);
+            }
+            Response::Nack => {
+                self.smaller_batch(Reason::HostRefused, around);
+                self.doubt(subs);
+            }
+            Response::Error | Response::Garbled | Response::State(_) => {
+                self.smaller_batch(Reason::HostError, around);
+                self.doubt(subs);
+            }
         }
     }
 
@@ -320,11 +329,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.map.set_in_linux(memory_block, InLinux::Absent, false);
         }
         self.progress();
+        // There is room again.
+        self.stop_waiting_for(&[Reason::OfflineLimit]);
         if let Some(rest) = self.removal_of(block) {
             self.next = Some(Doing::Remove(rest));
         } else {
+            if self.map.flags(block).contains(Flags::LOST) {
+                // Which of it the device does have is asked again.
+                self.map
+                    .set_plugged(self.map.geometry().subs_of(block), false);
+            }
             self.map
-                .set_flags(block, Flags::WANTED | Flags::TRIED, false);
+                .set_flags(block, Flags::WANTED | Flags::TRIED | Flags::LOST, false);
             self.loose_since_ms.get_or_insert(around.now_ms);
         }
     }

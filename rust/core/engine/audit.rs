@@ -14,6 +14,7 @@ use super::Doing;
 use super::Engine;
 use super::Failure;
 use super::Surroundings;
+use crate::block_map::Flags;
 use crate::block_map::InLinux;
 use crate::vocabulary::Reason;
 use crate::wire::Config;
@@ -23,8 +24,20 @@ use core::ops::DerefMut;
 use core::ops::Range;
 
 /// After so many STATE requests in a row without an answer that says anything, the map is believed
-/// as it is, until the next reason to ask.
+/// as it is if it agrees with the device's plugged size. If not, it goes on being asked.
 const MAX_FAILURES: u32 = 10;
+
+/// What the config space is read for next, besides the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reread {
+    /// The device says that it has changed.
+    #[default]
+    Changed,
+    /// The device has been asked about all its blocks: what its plugged size is now.
+    Known,
+    /// The device does not answer: whether its plugged size is that of the map.
+    Agreed,
+}
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +113,28 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The config space has been read, with no request under way: does the device have as much as
     /// the map says? `old` is what was read before.
-    pub(super) fn compare_sizes(&mut self, old: &Config) {
+    pub(super) fn compare_sizes(&mut self, old: &Config, around: &Surroundings) {
+        match core::mem::take(&mut self.reread_for) {
+            Reread::Changed => {}
+            Reread::Known if [self.drift, self.suspected].contains(&self.current_drift()) => {
+                // Some devices count their plugged size wrong for good: by what it differs now is no
+                // reason to ask again.
+                self.drift = self.current_drift();
+                self.audits.reset();
+            }
+            Reread::Known => {
+                // Or it has changed since it was asked.
+                self.suspected = self.current_drift();
+                self.audit_all();
+                self.pause_audit(around);
+                return;
+            }
+            Reread::Agreed if self.current_drift() == self.drift => {
+                self.audit = None;
+                self.audits.reset();
+            }
+            Reread::Agreed => {}
+        }
         // The difference may be where the device could not be asked the last time.
         let more = self.drift != 0 && self.config.usable_region_size > old.usable_region_size;
         let due = match self.audit {
@@ -111,6 +145,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if due {
             self.audit_all();
         }
+    }
+
+    /// Reads the config space next: what it said of the plugged size is as old as it is.
+    fn reread_for(&mut self, why: Reread) {
+        self.reread = true;
+        self.reread_for = why;
     }
 
     /// What the device says of its plugged size, as against the map.
@@ -135,17 +175,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.audit_all();
             self.pause_audit(around);
         } else {
-            self.give_up_audit();
-            self.audits.reset();
+            self.audit = None;
+            self.reread_for(Reread::Known);
         }
         None
-    }
-
-    /// From now on the map is believed. Some devices count their plugged size wrong for good: by
-    /// what it differs now is no reason to ask again.
-    fn give_up_audit(&mut self) {
-        self.audit = None;
-        self.drift = self.current_drift();
     }
 
     fn pause_audit(&mut self, around: &Surroundings) {
@@ -171,17 +204,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Response::State(Plugged::Mixed) if len > 1 => audit.len = len / 2,
             // It may be the size of the request that the device does not like.
             Response::Nack | Response::Error if len > 1 => audit.len = len / 2,
-            // Part of a sub-block is plugged. Where Linux has it, it stays as it is; elsewhere it is
-            // of no use.
-            Response::State(Plugged::Mixed) => {
-                if self.map.moves(self.map.geometry().block_of(subs.start)) {
-                    // Linux is having it.
-                    audit.unresolved = true;
-                } else if !self.block_online(&subs) {
-                    self.correct(subs.clone(), false);
-                }
-                audit.at = subs.end;
-            }
+            // A sub-block of which only a part is plugged is of no use, and harmful where Linux uses
+            // all of it.
             Response::State(state) => {
                 audit.failures = 0;
                 audit.len = len.saturating_mul(2);
@@ -195,7 +219,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.pause_audit(around);
                 // A take-over cannot go on without.
                 if audit.failures >= MAX_FAILURES && !self.taking_over {
-                    self.give_up_audit();
+                    self.reread_for(Reread::Agreed);
                 }
                 return;
             }
@@ -212,6 +236,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             let block = geometry.block_of(at);
             let end = geometry.subs_of(block).end.min(subs.end);
             let (believed, run) = self.map.same_from(at, end);
+            if plugged && run == geometry.subs_of(block) {
+                self.map.set_flags(block, Flags::LOST, false);
+            }
             at = run.end;
             if believed == plugged {
                 continue;
@@ -239,7 +266,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     Some(Doing::Withdraw(one))
                 }
                 // Big blocks come and go as a whole.
-                (false, _) => self.removal_of(block).map(Doing::Remove),
+                (false, _) => {
+                    self.map.set_flags(block, Flags::LOST, true);
+                    self.removal_of(block).map(Doing::Remove)
+                }
                 (true, _) => None,
             };
             match self.next {

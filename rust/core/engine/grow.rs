@@ -39,7 +39,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             let count = self.map.geometry().memory_blocks_per_block();
             if self.offline_room() < count {
                 // Blocks have gone offline since these were plugged.
-                self.wait(Reason::OfflineLimit, around);
+                self.wait_for_others(Reason::OfflineLimit, around);
                 self.shed();
                 return None;
             }
@@ -67,14 +67,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
         }
         if geometry.memory_blocks_per_block() > 1 {
-            if let Some(doing) = self.clean_up(around) {
+            if let Some(doing) = self.next_to_clean(around) {
                 return Some(doing);
-            }
-            if self.waiting.is_some() {
-                return None;
             }
         }
         self.plug_new(missing, usable, around)
+    }
+
+    /// Nothing can be done for now but with what Linux has refused, if there is such: that it is
+    /// given another try after a while.
+    fn wait_for_others(&mut self, reason: Reason, around: &Surroundings) {
+        let delay = self.forgive().then(|| self.linux.fail());
+        self.wait_for(reason, delay, around);
     }
 
     /// Plugs the sub-blocks of a run of new blocks, which are added one by one after that.
@@ -82,18 +86,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = *self.map.geometry();
         let unused = self.map.class(Class::Unused);
         let Some(first) = unused.first().filter(|block| *block < usable) else {
-            if self.forgive() {
-                // Of what else there is, nothing is left.
-                let delay = self.linux.fail();
-                self.wait_for(Reason::NotAddressable, Some(delay), around);
+            if geometry.memory_blocks_per_block() > 1 && self.has_empty() {
+                // What is left of big blocks, which are removed before they are used again.
+                self.wait_for_memory(around);
             } else {
-                self.wait(Reason::NotAddressable, around);
+                self.wait_for_others(Reason::NotAddressable, around);
             }
             return None;
         };
         let mut room = self.offline_room() / geometry.per_block();
         if room == 0 {
-            self.wait(Reason::OfflineLimit, around);
+            self.wait_for_others(Reason::OfflineLimit, around);
             return None;
         }
         if self.onlining == Onlining::Movable {

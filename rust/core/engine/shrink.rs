@@ -239,7 +239,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Waits until memory that is in use may no longer be, and the longer the more time went into
     /// finding out that it still is.
-    fn wait_for_memory(&mut self, around: &Surroundings) {
+    pub(super) fn wait_for_memory(&mut self, around: &Surroundings) {
         let fruitless = self.pass.fruitless_ms(around.now_ms);
         let factor = 4_u64.saturating_pow(self.in_vain).min(REST_FACTOR);
         let rest = fruitless.saturating_mul(factor).min(MAX_REST_MS);
@@ -268,16 +268,26 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Removes blocks that hold nothing, when nothing else is to do.
     pub(super) fn clean_up(&mut self, around: &Surroundings) -> Option<Doing> {
-        let empty = PHASES.iter().take(EMPTY_PHASES);
-        if !empty.clone().any(|(class, _)| self.any(*class)) {
-            return None;
-        }
-        // Nothing is looked at.
-        let doing = self.go_on(0, around, &|_| 0);
-        if doing.is_none() {
+        let doing = self.next_to_clean(around);
+        if doing.is_none() && self.has_empty() {
             self.wait_for_memory(around);
         }
         doing
+    }
+
+    /// Whether there are blocks that hold nothing.
+    pub(super) fn has_empty(&self) -> bool {
+        let mut empty = PHASES.iter().take(EMPTY_PHASES);
+        empty.any(|(class, _)| self.any(*class))
+    }
+
+    /// The next removal of a block that holds nothing.
+    pub(super) fn next_to_clean(&mut self, around: &Surroundings) -> Option<Doing> {
+        if !self.has_empty() {
+            return None;
+        }
+        // Nothing is looked at.
+        self.go_on(0, around, &|_| 0)
     }
 
     /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.

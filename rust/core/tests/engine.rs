@@ -727,7 +727,7 @@ fn what_lay_beyond_the_usable_region_is_found_when_it_grows() {
     resize(&mut world, BLOCK);
     let cells = world.cells_of(5);
     world.device[cells].fill(true);
-    world.doubt = true;
+    world.misled();
     world.engine.config_changed();
     settle(&mut world);
     assert_eq!(world.plugged(), 2 * BLOCK);
@@ -761,7 +761,7 @@ fn what_could_not_be_asked_about_is_asked_when_it_can_be() {
     // The device starts anew: nothing is plugged, and nothing usable until the next resize.
     world.device.fill(false);
     world.config.usable_region_size = 0;
-    world.doubt = true;
+    world.misled();
     world.engine.config_changed();
     world.run(200);
     assert_eq!(world.uses_unplugged(), Some(0));

@@ -26,6 +26,7 @@ use world::history::wrong;
 use world::history::Event;
 use world::history::Kind;
 use world::Faults;
+use world::Move;
 use world::Odd;
 use world::Owner;
 use world::Policy;
@@ -112,13 +113,13 @@ fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
     let (map, geometry) = (world.engine.map(), &world.geometry);
     write!(
         out,
-        "{:?} {:?} {:?} {:?} {} {} {} {} {:?} {}",
+        "{:?} {:?} {:?} {:?} {} {:?} {} {} {:?} {}",
         world.device,
         world.owner,
         world.blocks,
         world.config,
         world.drift,
-        world.doubt,
+        (&world.doubt, &world.moving, world.fickle),
         world.confused,
         world.unplug_online,
         world.step,
@@ -227,9 +228,13 @@ fn events(world: &World) -> Vec<Event> {
         .filter(|size| *size != world.config.requested_size)
         .map(Event::Request)
         .collect();
+    if world.moving.is_some() {
+        events.extend([true, false].map(Event::Gone));
+    }
     for block in 0..world.blocks.len() {
         events.extend([true, false].map(|movable| Event::Online(block, movable)));
         events.push(Event::Offline(block));
+        events.extend([Move::Online(block, true), Move::Offline(block)].map(Event::Going));
         // In use: the first, or the last, of a memory block.
         let cells = world.cells_of(block);
         for cell in [cells.start, cells.end - 1] {

@@ -144,7 +144,7 @@ fn a_sub_block_that_is_going_online_is_left_as_it_is() {
     world.request(2 * BLOCK);
     settle(&mut world);
     world.device[0] = false;
-    world.doubt = true;
+    world.misled();
     world.engine.config_changed();
     // The device is asked about sub-block 0 alone when somebody brings its block online.
     loop {

@@ -3,10 +3,12 @@
 //! The device: what it answers, and as what kind of device.
 
 use super::take;
+use super::Doubt;
 use super::Owner;
 use super::World;
 use super::BLOCK;
 use super::SUB;
+use std::ops::Range;
 use virtio_mem_core::wire::Plugged;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
@@ -78,6 +80,11 @@ impl World {
         self.device.iter().filter(|plugged| **plugged).count() as u64 * SUB
     }
 
+    /// The device has been changed by hand: what the driver knows may be wrong anywhere.
+    pub(crate) fn misled(&mut self) {
+        self.doubt.fill(Doubt::Misled);
+    }
+
     /// The device changes its mind by itself, about the sub-block that a cell is in.
     pub(crate) fn change_mind(&mut self, cell: usize) {
         let sub = cell as u32 / (self.geometry.sub_size() / SUB) as u32;
@@ -86,8 +93,9 @@ impl World {
             return;
         }
         let plugged = !self.device[cell];
-        self.device[cells].fill(plugged);
-        self.doubt = true;
+        self.device[cells.clone()].fill(plugged);
+        self.doubt[cells].fill(Doubt::Misled);
+        self.fickle = true;
     }
 
     pub(super) fn answer(&mut self, request: Request) -> Response {
@@ -100,7 +108,11 @@ impl World {
             self.answer_honestly(request);
         }
         let answer = Response::decode(request, &odd.bytes, odd.written);
-        self.doubt |= self.misleads(request, answer);
+        self.fickle |= matches!(answer, Response::State(_));
+        if self.misleads(request, answer) {
+            let cells = self.cells_in(request);
+            self.doubt[cells].fill(Doubt::Misled);
+        }
         match request {
             // Whoever says that something is plugged which it says is not usable cannot be helped:
             // about that it can not even be asked.
@@ -119,26 +131,29 @@ impl World {
 
     /// Whether who believes an answer takes something for plugged that is not.
     fn misleads(&self, request: Request, answer: Response) -> bool {
-        let lacks = |addr: u64, blocks: u16| {
-            let first = ((addr - self.config.addr) / SUB) as usize;
-            self.device[first..first + usize::from(blocks)].contains(&false)
-        };
-        match (request, answer) {
-            (Request::Plug { addr, blocks }, Response::Ack)
-            // Not unplugged yet, it says.
-            | (Request::Unplug { addr, blocks }, Response::Busy)
-            | (Request::State { addr, blocks }, Response::State(Plugged::All)) => {
-                lacks(addr, blocks)
+        let says_so = matches!(
+            (request, answer),
+            (Request::Plug { .. }, Response::Ack)
+                | (Request::State { .. }, Response::State(Plugged::All))
+        );
+        says_so && self.device[self.cells_in(request)].contains(&false)
+    }
+
+    /// The cells that a request is about.
+    fn cells_in(&self, request: Request) -> Range<usize> {
+        match request {
+            Request::Plug { addr, blocks }
+            | Request::Unplug { addr, blocks }
+            | Request::State { addr, blocks } => {
+                let first = ((addr - self.config.addr) / SUB) as usize;
+                first..first + usize::from(blocks)
             }
-            _ => false,
+            Request::UnplugAll => 0..self.device.len(),
         }
     }
 
     fn answer_honestly(&mut self, request: Request) -> Response {
-        let range = |addr: u64, blocks: u16| {
-            let first = ((addr - self.config.addr) / SUB) as usize;
-            first..first + usize::from(blocks)
-        };
+        let range = self.cells_in(request);
         let mut size = 0;
         if let Request::Plug { addr, blocks } | Request::Unplug { addr, blocks } = request {
             size = u64::from(blocks) * SUB;
@@ -148,8 +163,7 @@ impl World {
             }
         }
         match request {
-            Request::Plug { addr, blocks } => {
-                let range = range(addr, blocks);
+            Request::Plug { addr, .. } => {
                 if take(&mut self.faults.busy) {
                     return Response::Busy;
                 }
@@ -170,15 +184,14 @@ impl World {
                     return self.manners.too_much;
                 }
                 if self.device[range.clone()].contains(&true) {
-                    if !self.confused && !self.doubt {
+                    if !self.confused && !self.doubtful() {
                         self.violate(format!("plugged {range:?} twice"));
                     }
                     return Response::Error;
                 }
                 self.device[range].fill(true);
             }
-            Request::Unplug { addr, blocks } => {
-                let range = range(addr, blocks);
+            Request::Unplug { .. } => {
                 if take(&mut self.faults.busy) {
                     return Response::Busy;
                 }
@@ -191,7 +204,7 @@ impl World {
                         self.violate(format!("unplugged cell {cell} of {owner:?}"));
                     }
                     if !self.device[cell] {
-                        if !self.confused && !self.doubt {
+                        if !self.confused && !self.doubtful() {
                             self.violate(format!("unplugged cell {cell} twice"));
                         }
                         return Response::Error;
@@ -211,12 +224,16 @@ impl World {
                     self.config.usable_region_size = 0;
                 }
             }
-            Request::State { addr, blocks } => {
+            Request::State { .. } => {
                 if take(&mut self.faults.mute) {
                     self.confused = true;
                     return Response::Error;
                 }
-                let range = range(addr, blocks);
+                for doubt in &mut self.doubt[range.clone()] {
+                    if *doubt == Doubt::Misled {
+                        *doubt = Doubt::Told;
+                    }
+                }
                 let states = &self.device[range];
                 return Response::State(match (states.contains(&true), states.contains(&false)) {
                     (true, true) => Plugged::Mixed,

@@ -5,6 +5,7 @@
 use super::Block;
 use super::Faults;
 use super::Manners;
+use super::Move;
 use super::Odd;
 use super::Owner;
 use super::Policy;
@@ -26,6 +27,10 @@ pub(crate) enum Event {
     Unpin(usize),
     Online(usize, bool),
     Offline(usize),
+    /// Linux begins to bring a memory block online, or offline.
+    Going(Move),
+    /// It brings it to an end, or not.
+    Gone(bool),
     Free(u64),
     Run(u32),
     /// So many milliseconds pass.
@@ -92,6 +97,15 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
         Event::Offline(block) => {
             world.offline(block);
         }
+        Event::Going(Move::Online(block, movable)) => {
+            world.begin_online(block, movable);
+        }
+        Event::Going(Move::Offline(block)) => {
+            world.begin_offline(block);
+        }
+        Event::Gone(whole) => {
+            world.end_move(whole);
+        }
         Event::Free(free) => world.free = free,
         Event::Later(ms) => world.now_ms += ms,
         Event::Faults(faults) => world.faults = faults,
@@ -126,6 +140,7 @@ pub(crate) fn play(world: &mut World, events: &[Event]) {
 /// Nothing is busy and nothing fails any more: the request must be met.
 pub(crate) fn calm_down(world: &mut World) {
     world.finish();
+    world.end_move(true);
     world.faults = Faults::default();
     (world.odd, world.told) = (None, None);
     for owner in &mut world.owner {
@@ -136,8 +151,14 @@ pub(crate) fn calm_down(world: &mut World) {
     world.free = u64::MAX / 2;
     world.metadata_room = u64::MAX / 2;
     world.unplug_online = true;
-    if world.doubt || world.confused {
-        // What a device has lost and what it has found may cancel out in its plugged size.
+    world.engine.config_changed();
+    world.run(5_000);
+    let believed = world.engine.plugged_size();
+    let counts = [0, world.drift].map(|drift| world.plugged().wrapping_add(drift));
+    let counts = counts.contains(&believed);
+    if world.fickle || (counts && (world.doubtful() || world.confused)) {
+        // What a device has lost and what it has found cancels out in its plugged size, as it
+        // counts, or makes it wrong by as much as it has been before.
         world.drift = world.drift.wrapping_add(2);
     }
     world.engine.config_changed();
@@ -207,13 +228,17 @@ impl Bytes<'_> {
 
     fn fault(&mut self) -> u32 {
         let byte = u32::from(self.byte());
-        byte.saturating_sub(200) / 14
+        match byte {
+            // More than anybody goes on trying.
+            255 => 12,
+            _ => byte.saturating_sub(200) / 14,
+        }
     }
 
     fn event(&mut self) -> Event {
         let cell = |bytes: &mut Self| bytes.below(BLOCKS * BLOCK / SUB) as usize;
         let block = |bytes: &mut Self| bytes.below(BLOCKS) as usize;
-        match self.byte() % 24 {
+        match self.byte() % 28 {
             0..=3 => Event::Request(self.below(BLOCKS * BLOCK / SUB + 1) * SUB),
             4 | 5 => Event::Pin(cell(self)),
             6 => Event::Unpin(cell(self)),
@@ -260,6 +285,9 @@ impl Bytes<'_> {
                 plugged_size: self.size(),
                 requested_size: self.size(),
             })),
+            24 => Event::Going(Move::Online(block(self), self.byte() % 2 == 0)),
+            25 => Event::Going(Move::Offline(block(self))),
+            26 | 27 => Event::Gone(self.byte() % 4 != 0),
             _ => Event::Run(1 + u32::from(self.byte()) % 40),
         }
     }

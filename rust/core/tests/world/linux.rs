@@ -33,6 +33,14 @@ pub(crate) enum Block {
     Kernel,
 }
 
+/// A memory block that Linux is bringing online or offline, between the first and the last call of
+/// the memory notifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Move {
+    Online(usize, bool),
+    Offline(usize),
+}
+
 /// The default online policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
@@ -69,6 +77,12 @@ impl World {
 
     /// Brings a memory block online, by anybody's hand.
     pub(crate) fn online(&mut self, block: usize, movable: bool) -> bool {
+        self.begin_online(block, movable) && self.end_move(true)
+    }
+
+    /// Begins to; false: it cannot be.
+    pub(crate) fn begin_online(&mut self, block: usize, movable: bool) -> bool {
+        self.end_move(true);
         if self.blocks[block] != Block::Offline {
             return false;
         }
@@ -77,6 +91,25 @@ impl World {
             self.engine.cancel_online(number);
             return false;
         }
+        self.moving = Some(Move::Online(block, movable));
+        true
+    }
+
+    /// What has begun comes to its end if it is to and if it can; returns whether it did.
+    pub(crate) fn end_move(&mut self, go_on: bool) -> bool {
+        match self.moving.take() {
+            None => false,
+            Some(Move::Online(block, movable)) if go_on => self.end_online(block, movable),
+            Some(Move::Online(block, _)) => {
+                self.engine.cancel_online(block as u32);
+                false
+            }
+            Some(Move::Offline(block)) => self.end_offline(block, go_on),
+        }
+    }
+
+    fn end_online(&mut self, block: usize, movable: bool) -> bool {
+        let number = block as u32;
         for cell in self.cells_of(block) {
             let sub = self
                 .geometry
@@ -97,15 +130,27 @@ impl World {
 
     /// Takes a memory block offline, by anybody's hand.
     pub(crate) fn offline(&mut self, block: usize) -> bool {
+        self.begin_offline(block) && self.end_move(true)
+    }
+
+    /// Begins to; false: it cannot be.
+    pub(crate) fn begin_offline(&mut self, block: usize) -> bool {
+        self.end_move(true);
         if !matches!(self.blocks[block], Block::Movable | Block::Kernel) {
             return false;
         }
-        let number = block as u32;
-        let allowed = self.engine.going_offline(number) == Verdict::Allow;
-        let cells = self.cells_of(block);
-        if !allowed || self.owner[cells.clone()].contains(&Owner::Pinned) {
-            let moved = self.engine.cancel_offline(number);
-            assert_eq!(moved, allowed);
+        if self.engine.going_offline(block as u32) != Verdict::Allow {
+            assert!(!self.engine.cancel_offline(block as u32));
+            return false;
+        }
+        self.moving = Some(Move::Offline(block));
+        true
+    }
+
+    fn end_offline(&mut self, block: usize, go_on: bool) -> bool {
+        let (number, cells) = (block as u32, self.cells_of(block));
+        if !go_on || self.owner[cells.clone()].contains(&Owner::Pinned) {
+            assert!(self.engine.cancel_offline(number));
             return false;
         }
         self.owner[cells].fill(Owner::Nobody);

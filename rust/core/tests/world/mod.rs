@@ -16,6 +16,7 @@ pub(crate) use device::Manners;
 pub(crate) use device::Odd;
 pub(crate) use device::MANNERS;
 pub(crate) use linux::Block;
+pub(crate) use linux::Move;
 pub(crate) use linux::Owner;
 pub(crate) use linux::Policy;
 use std::ops::Range;
@@ -64,6 +65,17 @@ pub(crate) struct Faults {
     pub(crate) withdraw_busy: u32,
 }
 
+/// What the device has made of the driver's knowledge of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    None,
+    /// The device has said that it is plugged and it is not, or has changed it by itself: the driver
+    /// may have it be used.
+    Misled,
+    /// It has told the truth since: the driver is to put that right.
+    Told,
+}
+
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) engine: Engine<Vec<u64>>,
@@ -96,12 +108,15 @@ pub(crate) struct World {
     pub(crate) remove_ms: u64,
     pub(crate) unplug_online: bool,
     pub(crate) requests: u32,
-    /// The device has said that something is plugged which is not, or has changed it by itself: the
-    /// driver may have it be used.
-    pub(crate) doubt: bool,
+    /// By cells.
+    pub(crate) doubt: Vec<Doubt>,
+    /// What Linux is in the middle of.
+    pub(crate) moving: Option<Move>,
     /// It has said something that is not so, or would not say: the driver may be wrong about what is
     /// plugged, but not have it be used.
     pub(crate) confused: bool,
+    /// It has changed by itself, or said of a range what is not so: its plugged size may not tell.
+    pub(crate) fickle: bool,
     /// The first rule that was broken.
     pub(crate) violation: Option<String>,
     pub(crate) step: Option<Step>,
@@ -177,8 +192,10 @@ impl World {
             remove_ms: 0,
             unplug_online: true,
             requests: 0,
-            doubt: false,
+            doubt: vec![Doubt::None; cells],
+            moving: None,
             confused: false,
+            fickle: false,
             violation: None,
             step: None,
         }
@@ -187,6 +204,7 @@ impl World {
     /// The driver goes and comes back, with whatever Linux has in its care.
     pub(crate) fn reload(&mut self) {
         self.finish();
+        self.end_move(true);
         if let Some(subs) = self.engine.wind_down() {
             let cells = self.cells(&subs);
             self.owner[cells].fill(Owner::Buddy);
@@ -312,6 +330,10 @@ impl World {
     }
 
     fn carry_out(&mut self, step: &Step) -> Outcome {
+        if let Step::Add { .. } | Step::Online { .. } | Step::Remove { .. } = step {
+            // There is a lock for who adds, moves and removes memory blocks.
+            self.end_move(true);
+        }
         match step {
             Step::ReadConfig => {
                 self.config.plugged_size = self.plugged().wrapping_add(self.drift);
