@@ -33,6 +33,8 @@ module: ## with KDIR=TREE [MO=DIR]: the module for any prepared Rust-enabled ker
 	@test -n '$(KDIR)' || { echo 'error: make module needs KDIR=/path/to/kernel/build' >&2; exit 1; }
 	@grep -qs '^CONFIG_RUST=y' '$(KDIR)/.config' || \
 		{ echo 'error: $(KDIR) is no configured kernel tree with CONFIG_RUST=y' >&2; exit 1; }
+	@test -e '$(KDIR)/rust/libkernel.rmeta' || \
+		{ echo 'error: $(KDIR) lacks what Rust modules are built against (rust/libkernel.rmeta): run make in it' >&2; exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO))) modules
 
 demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it, shows the agent

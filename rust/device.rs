@@ -58,6 +58,11 @@ const MOVE_PATIENCE_MS: u32 = 5_000;
 /// How often such a block is looked at where nobody tells when it has moved, in milliseconds.
 const MOVE_POLL_MS: u32 = 20;
 
+/// For how long, and how often, it is tried to remove a memory block where there is no memory for
+/// that, in milliseconds.
+const MEMORY_PATIENCE_MS: u32 = 5_000;
+const MEMORY_POLL_MS: u32 = 100;
+
 /// See the module's documentation.
 #[pin_data]
 pub(crate) struct Device {
@@ -155,13 +160,10 @@ impl Device {
         }
     }
 
-    /// Whether a memory block can be removed from Linux without waiting for somebody who may be
+    /// Whether memory blocks can be removed from Linux without waiting for somebody who may be
     /// waiting for the driver to go. May sleep.
-    pub(crate) fn may_remove(&self, number: u32) -> bool {
-        let addr = self.geometry.memory_block_addr(number);
-        let size = self.geometry.memory_block_size();
-        let online = self.with_engine(|engine| engine.map().in_linux(number).online());
-        memory_block::hotplug_lock_is_free(self.dev(), addr, size, online)
+    pub(crate) fn may_remove(&self) -> bool {
+        memory_block::hotplug_lock_is_free(self.dev(), self.geometry.memory_block_size())
     }
 
     /// Removes memory blocks that are offline and of partly plugged blocks from Linux; after
@@ -179,7 +181,7 @@ impl Device {
                 continue;
             }
             let addr = self.geometry.memory_block_addr(number);
-            if !self.may_remove(number) {
+            if !self.may_remove() {
                 dev_err!(
                     self.dev(),
                     "memory at {:#x} stays, and must not be brought online: hotplug is busy\n",
@@ -187,21 +189,28 @@ impl Device {
                 );
                 continue;
             }
-            loop {
-                match self
-                    .region
-                    .remove(addr, self.geometry.memory_block_size(), false)
-                {
-                    Ok(()) => break,
-                    // A few bytes could not be allocated.
-                    Err(ENOMEM) => fsleep(Delta::from_millis(100)),
-                    Err(error) => {
-                        dev_err!(self.dev(), "memory at {:#x} stays: {:?}\n", addr, error);
-                        break;
-                    }
-                }
+            if let Err(error) = self.remove_patiently(addr) {
+                dev_err!(
+                    self.dev(),
+                    "memory at {:#x} stays, and must not be brought online: {:?}\n",
+                    addr,
+                    error
+                );
             }
         }
+    }
+
+    /// Removes the memory block at `addr`, which is offline, with patience where a few bytes cannot be
+    /// allocated.
+    fn remove_patiently(&self, addr: u64) -> Result {
+        let size = self.geometry.memory_block_size();
+        for _ in 0..MEMORY_PATIENCE_MS / MEMORY_POLL_MS {
+            match self.region.remove(addr, size, false) {
+                Err(ENOMEM) => fsleep(Delta::from_millis(MEMORY_POLL_MS.into())),
+                result => return result,
+            }
+        }
+        Err(ENOMEM)
     }
 
     /// Tells the engine what Linux has of this device from an earlier life of the driver; between

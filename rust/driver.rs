@@ -50,13 +50,38 @@ const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
 const PERSISTENT_SUSPEND: u32 = Features::PERSISTENT_SUSPEND.bits().trailing_zeros();
 const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trailing_zeros();
 
-/// What a bound device has, in the order in which it goes away.
+/// What a bound device has, in the order in which it goes away, also where it could not be bound in
+/// the end.
 struct Parts {
-    debug: debug::Files,
-    thread: Thread<Worker>,
-    filter: online_page::Registration,
-    notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
-    hibernation: Pin<KBox<NoHibernation<Arc<Device>>>>,
+    _debug: debug::Files,
+    _thread: Thread<Worker>,
+    _end: End,
+    _filter: online_page::Registration,
+    _hibernation: Pin<KBox<NoHibernation<Arc<Device>>>>,
+    _notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
+    _rest: Rest,
+}
+
+/// When nothing is decided any more: nothing is to move either.
+struct End(Arc<Device>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
+        // Without us, everything in a block that goes online is used.
+        self.0.remove_partly_plugged();
+    }
+}
+
+/// When all is over: says what stays.
+struct Rest(Arc<Device>);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if self.0.region().has_memory() {
+            dev_warn!(self.0.dev(), "device still has system memory added\n");
+        }
+    }
 }
 
 /// A device that the driver drives.
@@ -126,7 +151,10 @@ impl virtio::Driver for VirtioMem {
         data: Pin<&Data>,
     ) -> Result {
         match &*data {
-            Data::Driven(driven) => driven.worker.suspend(),
+            Data::Driven(driven) => {
+                driven.worker.give_way();
+                Ok(())
+            }
             #[cfg(CONFIG_PROC_VMCORE)]
             Data::Dumped(_) => Err(EPERM),
         }
@@ -165,22 +193,8 @@ impl Driven {
     }
 
     fn unbind(&self) {
-        let Some(parts) = self.parts.lock().take() else {
-            return;
-        };
-        let device = &self.device;
-        drop(parts.debug);
-        // Nothing is decided any more, and nothing moves.
-        drop(parts.thread);
-        device.close();
-        // Without us, everything in a block that goes online is used.
-        device.remove_partly_plugged();
-        drop(parts.filter);
-        drop(parts.hibernation);
-        drop(parts.notifier);
-        if device.region().has_memory() {
-            dev_warn!(device.dev(), "device still has system memory added\n");
-        }
+        let parts = self.parts.lock().take();
+        drop(parts);
     }
 
     fn freeze(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
@@ -258,7 +272,14 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     if node >= 0 {
         dev_info!(dev, "nid: {}\n", node);
     }
-    config.check().map_err(|error| {
+    let dumps = hotplug::in_kdump_kernel();
+    // What is requested, and how much is plugged in all, is nothing to a dump.
+    let checked = if dumps {
+        config.check_region()
+    } else {
+        config.check()
+    };
+    checked.map_err(|error| {
         dev_err!(
             dev,
             "the device's {} {}: {:#x?}\n",
@@ -268,7 +289,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         );
         EINVAL
     })?;
-    if hotplug::in_kdump_kernel() {
+    if dumps {
         return attach_to_dump(vdev, bell, config, queue);
     }
     let wanted = BigBlocks {
@@ -314,23 +335,29 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         );
     }
     let debug = debug::show(dev, &worker)?;
-    vdev.ready();
-    let thread = Thread::start(worker.clone(), node, c"virtio_mem")?;
-    let parts = Parts {
-        debug,
-        thread,
-        filter,
-        notifier,
-        hibernation,
-    };
+    let end = End(device.clone());
+    let rest = Rest(device.clone());
+    let runner = worker.clone();
     let driven = pin_init!(Driven {
-        parts <- new_mutex!(Some(parts)),
+        parts <- new_mutex!(None),
         worker,
         device,
         node: named_node(vdev),
         features: features(vdev),
     });
-    Ok(Data::Driven(KBox::pin_init(driven, GFP_KERNEL)?))
+    let driven = KBox::pin_init(driven, GFP_KERNEL)?;
+    vdev.ready();
+    let thread = Thread::start(runner, node, c"virtio_mem")?;
+    *driven.parts.lock() = Some(Parts {
+        _debug: debug,
+        _thread: thread,
+        _end: end,
+        _filter: filter,
+        _hibernation: hibernation,
+        _notifier: notifier,
+        _rest: rest,
+    });
+    Ok(Data::Driven(driven))
 }
 
 /// In a crash kernel: sees to it that only plugged memory is read.

@@ -75,7 +75,7 @@ pub(crate) type Queue = RequestQueue<REQUEST_LEN, RESPONSE_LEN>;
 #[pin_data]
 pub(crate) struct Worker {
     device: Arc<Device>,
-    /// Nobody but the thread takes the lock, except while that rests.
+    /// Nobody but the thread takes the lock, except while that rests or is to rest.
     #[pin]
     queue: Mutex<Queue>,
     /// Whether the queue has been taken away. Written by those who suspend and resume, one at a
@@ -241,7 +241,7 @@ impl Worker {
                     || map.is_moving(number);
                 (leave, state.online())
             });
-            if leave || !device.may_remove(number) {
+            if leave || !device.may_remove() {
                 continue;
             }
             let addr = geometry.memory_block_addr(number);
@@ -256,32 +256,52 @@ impl Worker {
         }
     }
 
-    /// Brings the thread to rest and takes the queue away, before the machine is suspended or the
-    /// device reset. `EBUSY`: it does not come to rest. May sleep.
+    /// Brings the thread to rest and takes the queue away, before the machine is suspended. `EBUSY`:
+    /// it does not come to rest. May sleep.
     pub(crate) fn suspend(&self) -> Result {
         if self.suspended.load(Acquire) {
             // It did not come back the last time, and the thread still rests.
             return Ok(());
         }
-        let bell = self.device.bell();
-        bell.take(PAUSED);
-        bell.ring(PAUSE);
-        if !bell.wait(PAUSED, Some(PAUSE_MS)) {
+        if !self.bring_to_rest() {
+            let bell = self.device.bell();
             bell.take(PAUSE);
             bell.ring(RESUME);
-            dev_err!(
-                self.device.dev(),
-                "suspend or reset: a step takes too long\n"
-            );
+            dev_err!(self.device.dev(), "suspend: a step takes too long\n");
             return Err(EBUSY);
         }
-        self.queue.lock().suspend();
-        self.suspended.store(true, Release);
-        self.report.suspended(true);
+        self.take_queue_away();
         Ok(())
     }
 
-    /// Undoes [`Worker::suspend`]. The request may have changed meanwhile. If it fails, the thread
+    /// The same before the device is reset, which happens in any case: a step that still goes on is
+    /// one that has to do with Linux only, and the thread rests after it. May sleep.
+    pub(crate) fn give_way(&self) {
+        if self.suspended.load(Acquire) {
+            return;
+        }
+        if !self.bring_to_rest() {
+            dev_warn!(self.device.dev(), "reset: a step takes long\n");
+        }
+        self.take_queue_away();
+    }
+
+    /// Has the thread rest; returns whether it has come to that in time.
+    fn bring_to_rest(&self) -> bool {
+        let bell = self.device.bell();
+        bell.take(PAUSED);
+        bell.ring(PAUSE);
+        bell.wait(PAUSED, Some(PAUSE_MS))
+    }
+
+    /// Waits for as long as the thread waits for an answer; that is not long, as it is to rest.
+    fn take_queue_away(&self) {
+        self.queue.lock().suspend();
+        self.suspended.store(true, Release);
+        self.report.suspended(true);
+    }
+
+    /// Undoes [`Worker::suspend`] or [`Worker::give_way`]. The request may have changed meanwhile. If it fails, the thread
     /// rests until it is stopped, or until the machine has been suspended once more. May sleep.
     pub(crate) fn resume(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
         if !self.suspended.load(Acquire) {

@@ -8,7 +8,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 PREFIX=${1:?PREFIX}
-DEST=${2:-}$PREFIX
+DESTDIR=${2:+$(realpath -m "$2")}
+DEST=$DESTDIR$PREFIX
 DIST=$TOP/userspace-agent/dist
 AGENT=virtio-mem-agent
 

@@ -59,7 +59,8 @@ bootstrap() {
 		--essential-hook='upload /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt'
 		--customize-hook='upload /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt'
 	)
-	mmdebstrap --mode="$mode" --variant=apt --format=tar --verbose \
+	# In many places /tmp is memory, and small.
+	TMPDIR=${TMPDIR:-/var/tmp} mmdebstrap --mode="$mode" --variant=apt --format=tar --verbose \
 		--aptopt='Acquire::Retries "3"' \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' \

@@ -288,6 +288,16 @@ impl ConfigError {
 impl Config {
     /// Checks the config space against the specification's "Device configuration layout".
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_region()?;
+        let aligned = |size: u64| size & self.block_size.saturating_sub(1) == 0;
+        if self.plugged_size > self.region_size || !aligned(self.plugged_size) {
+            return Err(ConfigError::PluggedSize);
+        }
+        self.check_request()
+    }
+
+    /// The same for what says where the region is and how large its blocks are.
+    pub fn check_region(&self) -> Result<(), ConfigError> {
         if !self.block_size.is_power_of_two() {
             return Err(ConfigError::BlockSize);
         }
@@ -298,10 +308,7 @@ impl Config {
         if self.addr.checked_add(self.region_size).is_none() {
             return Err(ConfigError::RegionOverflow);
         }
-        if self.plugged_size > self.region_size || !aligned(self.plugged_size) {
-            return Err(ConfigError::PluggedSize);
-        }
-        self.check_request()
+        Ok(())
     }
 
     /// Checks what the driver follows at runtime. What the device says is plugged is not among it:

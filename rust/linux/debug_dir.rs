@@ -29,7 +29,7 @@ impl Root {
     /// Creates the directory. May sleep.
     pub(crate) fn new(name: &CStr) -> Self {
         // SAFETY: A valid name; a null pointer stands for the root of debugfs.
-        let dentry = unsafe { raw::debugfs_create_dir(name.as_char_ptr(), ptr::null_mut()) };
+        let dentry = unsafe { raw::vmem_debug_dir(name.as_char_ptr(), ptr::null_mut()) };
         ROOT.store(dentry, Release);
         Self(())
     }
@@ -39,7 +39,7 @@ impl Drop for Root {
     fn drop(&mut self) {
         // SAFETY: What `debugfs_create_dir()` returned to `new`, and removed once. Of an error pointer
         // `debugfs_remove()` makes nothing (`IS_ERR_OR_NULL()`).
-        unsafe { raw::debugfs_remove(ROOT.load(Acquire)) };
+        unsafe { raw::vmem_debug_remove(ROOT.load(Acquire)) };
     }
 }
 
@@ -115,7 +115,7 @@ impl<T: Send + Sync> Directory<T> {
         // SAFETY: A valid name, which is copied, and what `debugfs_create_dir()` returned to
         // `Root::new`. Given an error pointer, `debugfs_start_creating()`, with which all that create
         // something begin, returns that error and does nothing else.
-        let dentry = unsafe { raw::debugfs_create_dir(name.as_char_ptr(), ROOT.load(Acquire)) };
+        let dentry = unsafe { raw::vmem_debug_dir(name.as_char_ptr(), ROOT.load(Acquire)) };
         for ((name, _), file) in files.iter().zip(&mut boxes) {
             let file: *mut File<T> = &raw mut **file;
             // SAFETY: As above, also for `dentry`; the file stays where it is, in a box that `Self`
@@ -138,6 +138,6 @@ impl<T: Send + Sync> Directory<T> {
 impl<T> Drop for Directory<T> {
     fn drop(&mut self) {
         // SAFETY: As in `Root::drop`. For each file, `remove_one()` waits for those who read it.
-        unsafe { raw::debugfs_remove(self.dentry) };
+        unsafe { raw::vmem_debug_remove(self.dentry) };
     }
 }

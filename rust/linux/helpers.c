@@ -39,6 +39,19 @@ void vmem_device_unlock(struct device *dev)
 	device_unlock(dev);
 }
 
+/* Under the lock that config_changed() of a driver is called under. */
+void *vmem_swap_priv(struct virtio_device *vdev, void *priv)
+{
+	unsigned long flags;
+	void *old;
+
+	spin_lock_irqsave(&vdev->config_lock, flags);
+	old = vdev->priv;
+	vdev->priv = priv;
+	spin_unlock_irqrestore(&vdev->config_lock, flags);
+	return old;
+}
+
 void vmem_device_ready(struct virtio_device *vdev)
 {
 	virtio_device_ready(vdev);
@@ -75,11 +88,33 @@ u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset)
 	return le16_to_cpu(value);
 }
 
+/* Power management; a kernel that cannot suspend has less of it */
+
+bool vmem_suspending_to_ram(void)
+{
+	return pm_suspend_target_state != PM_SUSPEND_TO_IDLE;
+}
+
+int vmem_register_pm_notifier(struct notifier_block *block)
+{
+	return register_pm_notifier(block);
+}
+
+void vmem_unregister_pm_notifier(struct notifier_block *block)
+{
+	unregister_pm_notifier(block);
+}
+
 /* memory, as a whole */
 
 bool vmem_is_kdump_kernel(void)
 {
 	return is_kdump_kernel();
+}
+
+u64 vmem_virt_to_phys(const void *object)
+{
+	return virt_to_phys((void *)object);
 }
 
 int vmem_pxm_to_node(int pxm)
@@ -298,6 +333,16 @@ static const struct file_operations vmem_debug_fops = {
 	.llseek = seq_lseek,
 	.release = single_release,
 };
+
+struct dentry *vmem_debug_dir(const char *name, struct dentry *parent)
+{
+	return debugfs_create_dir(name, parent);
+}
+
+void vmem_debug_remove(struct dentry *dentry)
+{
+	debugfs_remove(dentry);
+}
 
 void vmem_debug_create(const char *name, struct dentry *dir,
 		       struct vmem_debug_file *file)

@@ -26,7 +26,6 @@
 #include <linux/wait.h>
 
 /* Macros with casts, which bindgen cannot read. */
-static const int PM_SUSPEND_TO_IDLE_STATE = (__force int)PM_SUSPEND_TO_IDLE;
 static const int VMEM_ADD_FLAGS =
 	(__force int)(MHP_MERGE_RESOURCE | MHP_NID_IS_MGID);
 static const unsigned int VMEM_CONTIG_FLAGS = (__force unsigned int)ACR_FLAGS_NONE;
@@ -37,6 +36,7 @@ struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 void vmem_device_lock(struct device *dev);
 bool vmem_device_trylock(struct device *dev);
 void vmem_device_unlock(struct device *dev);
+void *vmem_swap_priv(struct virtio_device *vdev, void *priv);
 void vmem_device_ready(struct virtio_device *vdev);
 bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit);
 bool vmem_config_readable(const struct virtio_device *vdev);
@@ -44,7 +44,12 @@ u32 vmem_config_generation(struct virtio_device *vdev);
 u64 vmem_config_le64(struct virtio_device *vdev, unsigned int offset);
 u16 vmem_config_le16(struct virtio_device *vdev, unsigned int offset);
 
+bool vmem_suspending_to_ram(void);
+int vmem_register_pm_notifier(struct notifier_block *block);
+void vmem_unregister_pm_notifier(struct notifier_block *block);
+
 bool vmem_is_kdump_kernel(void);
+u64 vmem_virt_to_phys(const void *object);
 int vmem_pxm_to_node(int pxm);
 int vmem_phys_to_nid(u64 addr);
 struct resource *vmem_request_region(u64 start, u64 size, const char *name);
@@ -84,6 +89,8 @@ void vmem_flush_signals(void);
 struct vmem_debug_file {
 	int (*show)(struct seq_file *seq, void *record);
 };
+struct dentry *vmem_debug_dir(const char *name, struct dentry *parent);
+void vmem_debug_remove(struct dentry *dentry);
 void vmem_debug_create(const char *name, struct dentry *dir,
 		       struct vmem_debug_file *file);
 

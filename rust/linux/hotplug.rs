@@ -294,22 +294,10 @@ impl Region {
 
     /// Whether Linux has memory in this region.
     pub(crate) fn has_memory(&self) -> bool {
-        extern "C" fn found(_: *mut raw::resource, _: *mut c_void) -> c_int {
-            1
-        }
-        let flags = (raw::IORESOURCE_SYSTEM_RAM | raw::IORESOURCE_BUSY) as c_ulong;
-        // SAFETY: The callback ignores its arguments.
-        let result = unsafe {
-            raw::walk_iomem_res_desc(
-                raw::IORES_DESC_NONE as c_ulong,
-                flags,
-                self.start,
-                self.start.saturating_add(self.size).saturating_sub(1),
-                ptr::null_mut(),
-                Some(found),
-            )
-        };
-        result == 1
+        has_memory(
+            self.start,
+            self.start.saturating_add(self.size).saturating_sub(1),
+        )
     }
 }
 
@@ -329,6 +317,26 @@ impl Drop for Region {
     }
 }
 
+/// Whether Linux has memory from `start` to `end`, which is the last address.
+fn has_memory(start: u64, end: u64) -> bool {
+    extern "C" fn found(_: *mut raw::resource, _: *mut c_void) -> c_int {
+        1
+    }
+    let flags = (raw::IORESOURCE_SYSTEM_RAM | raw::IORESOURCE_BUSY) as c_ulong;
+    // SAFETY: The callback ignores its arguments.
+    let result = unsafe {
+        raw::walk_iomem_res_desc(
+            raw::IORES_DESC_NONE as c_ulong,
+            flags,
+            start,
+            end,
+            ptr::null_mut(),
+            Some(found),
+        )
+    };
+    result == 1
+}
+
 /// The resource that a driver has left behind for exactly this region, with memory in it.
 ///
 /// The tree's lock is not for modules. But a resource that is put in the place of another becomes
@@ -339,6 +347,10 @@ fn find_left_behind(start: u64, size: u64) -> Result<NonNull<raw::resource>> {
         .checked_sub(1)
         .and_then(|last| start.checked_add(last))
         .ok_or(EINVAL)?;
+    if !has_memory(start, end) {
+        // Whatever it is that is there may go at any time.
+        return Err(EBUSY);
+    }
     let mut probe = KBox::new(raw::resource::default(), GFP_KERNEL)?;
     probe.start = start;
     probe.end = end;

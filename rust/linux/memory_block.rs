@@ -45,25 +45,19 @@ const LOCK_TRIES: u32 = 200;
 /// until the driver is unbound (`acpi_device_hotplug()`), and adding and removing memory takes it,
 /// however long that lasts.
 ///
-/// There is no function for that. A memory block (at `addr`, `online` or not) is to be brought to
-/// the state that it is in already, which does nothing but to try for the lock. `any` is as for
-/// [`online_movable`]. Locks as there. May sleep.
-pub(crate) fn hotplug_lock_is_free(
-    any: &device::Device,
-    addr: u64,
-    block_size: u64,
-    online: bool,
-) -> bool {
+/// There is no function for that. A memory block is to be brought online that is online, and stays so
+/// because the kernel uses some of it, which does nothing but to try for the lock
+/// (`state_store()`, `device_online()`). `any` is as for [`online_movable`]. Locks as there. May sleep.
+pub(crate) fn hotplug_lock_is_free(any: &device::Device, block_size: u64) -> bool {
+    let Ok(used) = KBox::new(0_u64, GFP_KERNEL) else {
+        return false;
+    };
+    // SAFETY: Memory of kmalloc() is in the linear mapping.
+    let addr = unsafe { raw::vmem_virt_to_phys(core::ptr::from_ref(&*used).cast()) };
     let Ok(block) = find(any, addr / block_size.max(1)) else {
         return true;
     };
-    let word = if online { c"online" } else { c"offline" };
-    for _ in 0..LOCK_TRIES {
-        if block.store_state(word) != Stored::Again {
-            return true;
-        }
-    }
-    false
+    (0..LOCK_TRIES).any(|_| block.store_state(c"online") != Stored::Again)
 }
 
 /// What state a memory block is in.

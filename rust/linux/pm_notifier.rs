@@ -12,9 +12,8 @@ use kernel::types::Opaque;
 /// Whether the machine is being suspended to RAM, or to anything but idling: devices may lose their
 /// state and memory its power.
 pub(crate) fn suspending_to_ram() -> bool {
-    // SAFETY: Only written by the PM core, which calls drivers in between.
-    let target = unsafe { (&raw const raw::pm_suspend_target_state).read_volatile() };
-    target != raw::PM_SUSPEND_TO_IDLE_STATE
+    // SAFETY: Reads a word that only the PM core writes, which calls drivers in between.
+    unsafe { raw::vmem_suspending_to_ram() }
 }
 
 /// What refuses.
@@ -52,7 +51,7 @@ impl<T: Veto> NoHibernation<T> {
                 unsafe { slot.write(block) };
                 // SAFETY: The block is pinned, stays until `drop` unregisters it, and `veto`,
                 // which the callback uses, is initialised already.
-                to_result(unsafe { raw::register_pm_notifier(slot) })
+                to_result(unsafe { raw::vmem_register_pm_notifier(slot) })
             }),
         })
     }
@@ -85,6 +84,6 @@ impl<T: Veto> NoHibernation<T> {
 impl<T: Veto> PinnedDrop for NoHibernation<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: Registered by `new`. Waits for callbacks under way.
-        unsafe { raw::unregister_pm_notifier(self.block.get()) };
+        unsafe { raw::vmem_unregister_pm_notifier(self.block.get()) };
     }
 }

@@ -59,7 +59,8 @@ pub(crate) trait Driver {
 
     /// The device is about to be reset, on an admin's word (`reset` of its PCI function) or because
     /// of an error of its bus: the driver has to leave it without virtqueues. What the device knows
-    /// of its memory outlives a reset (virtio specification, "Memory Device"). May sleep.
+    /// of its memory outlives a reset (virtio specification, "Memory Device"). It is reset even if
+    /// this fails, and then [`Driver::restore`] is not called (`virtio_pci_reset_done()`). May sleep.
     fn prepare_reset<'bound>(
         dev: &'bound Device<device::Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -159,9 +160,8 @@ impl<T: Driver> Adapter<T> {
     extern "C" fn config_changed_callback(vdev: *mut raw::virtio_device) {
         // SAFETY: The bus calls with a valid device.
         let vdev = unsafe { &*vdev.cast::<Device>() };
-        // SAFETY: The virtio core does not call this before probing has succeeded nor once
-        // removal has begun (`virtio_config_core_disable`), and a bell that was set stays until
-        // the end of either.
+        // SAFETY: `__virtio_config_changed()` calls this under the device's `config_lock`, under which
+        // alone the bell is given up.
         if let Some(bell) = unsafe { vdev.bell() } {
             bell.ring(T::CONFIG_CHANGED);
         }
@@ -273,7 +273,7 @@ const GENERATIONS: u32 = 64;
 ///
 /// # Invariants
 ///
-/// Its `priv` is null or came out of `Arc::<Bell>::into_raw`.
+/// Its `priv` is null or came out of `Arc::<Bell>::into_raw`; it is written under `config_lock`.
 #[repr(transparent)]
 pub(crate) struct Device<Ctx: device::DeviceContext = device::Normal>(
     Opaque<raw::virtio_device>,
@@ -287,8 +287,10 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 
     /// Sets what is rung when the device's config space changes or an answer arrives.
     pub(crate) fn set_bell(&self, bell: Arc<Bell>) {
-        // SAFETY: Valid device; the driver alone uses `priv`, and does not while it probes.
-        unsafe { (*self.as_raw()).priv_ = Arc::into_raw(bell).cast_mut().cast() };
+        let bell = Arc::into_raw(bell).cast_mut().cast();
+        // SAFETY: Valid device, whose `priv` is for its driver. (A bell that was set before would be
+        // lost, and so stay valid.)
+        unsafe { raw::vmem_swap_priv(self.as_raw(), bell) };
     }
 
     /// The bell.
@@ -301,15 +303,15 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { (*self.as_raw()).priv_.cast::<Bell>().as_ref() }
     }
 
-    /// Gives the bell up; the device must have stopped to use it.
+    /// Gives the bell up, when the device has no virtqueue. After a reset that has come in between
+    /// the virtio core may go on to call for changes of the config space: it is not needed for that.
     fn forget_bell(&self) {
         // SAFETY: Valid device.
-        let bell = unsafe { (*self.as_raw()).priv_.cast::<Bell>() };
+        let bell = unsafe { raw::vmem_swap_priv(self.as_raw(), core::ptr::null_mut()) };
         if !bell.is_null() {
-            // SAFETY: Valid device.
-            unsafe { (*self.as_raw()).priv_ = core::ptr::null_mut() };
-            // SAFETY: By the type invariant.
-            drop(unsafe { Arc::from_raw(bell.cast_const()) });
+            // SAFETY: By the type invariant. Nobody uses it any more: not the callback for changes of
+            // the config space, by the lock, nor that of a queue, as there is none.
+            drop(unsafe { Arc::from_raw(bell.cast::<Bell>().cast_const()) });
         }
     }
 
@@ -340,7 +342,7 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 
     /// Tells the device that its driver is ready. It may ring from now on.
     pub(crate) fn ready(&self) {
-        // SAFETY: Valid device, of which a driver says this once after each reset.
+        // SAFETY: Valid device. (A second time without a reset in between is warned of.)
         unsafe { raw::vmem_device_ready(self.as_raw()) };
     }
 
@@ -358,9 +360,12 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 
     /// Reads successive little-endian fields of the config space, all of one generation. (Of several
     /// if the device's never rests: whoever uses them has to look whether they make sense anyway.)
-    /// May sleep.
+    /// Zeroes if it cannot be read. May sleep.
     pub(crate) fn read_u64s<const N: usize>(&self, offset: u32) -> [u64; N] {
         let mut values = [0; N];
+        if !self.config_readable() {
+            return values;
+        }
         // SAFETY: Valid device with a readable config space.
         let generation = || unsafe { raw::vmem_config_generation(self.as_raw()) };
         let mut before = generation();
@@ -378,8 +383,11 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         values
     }
 
-    /// Reads a field of the config space that never changes. May sleep.
+    /// Reads a field of the config space that never changes; zero if it cannot be read. May sleep.
     pub(crate) fn read_u16(&self, offset: u32) -> u16 {
+        if !self.config_readable() {
+            return 0;
+        }
         // SAFETY: Valid device with a readable config space; offsets as above.
         unsafe { raw::vmem_config_le16(self.as_raw(), offset) }
     }

@@ -7,17 +7,20 @@ that is never answered, and of a virtqueue that Linux has given up, and leaves t
 memory in use as it is.
 """
 
-from vmtest.errors import expect_equal
+import time
+
+from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, only_ours
 from vmtest.ktap import main, test
 from vmtest.qemu import MemDevice
 from vmtest.testdevice import DeviceGuest
-from vmtest.units import MIB
+from vmtest.units import GIB, MIB
 
 # Only a PCI Express function can be reset for itself.
 EXPRESS = ("-device", "pcie-root-port,id=port0")
 ON_EXPRESS = MemDevice(bus="port0")
 
+MEMORY = "/sys/devices/system/memory"
 DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 
 # Of the PCI device that the virtio device is on.
@@ -40,6 +43,34 @@ def of_its_pci_function() -> None:
                 guest.wait_plugged(size * MIB)
                 guest.expect_hotplugged(size * MIB)
             expect_equal(load.check(), 768 * MIB // 4096, "pages of the load")
+        guest.resize(0)
+        guest.expect_hotplugged(0)
+
+
+@test(limit=240)
+def while_a_step_takes_long() -> None:
+    """The function is reset in any case, also when the driver is not ready for it."""
+    only_ours("the C driver knows no reset")
+    with Guest(ON_EXPRESS, memory=GIB, extra=EXPRESS) as guest:
+        guest.resize(GIB)
+        guest.expect_hotplugged(GIB)
+        with guest.load(256, "--pin", "--watch") as load:
+            # One of them has pages that cannot be moved: that goes on until it is killed, and
+            # whoever adds memory waits for it.
+            guest.sh(
+                f"(exec sh -c 'for file in {MEMORY}/memory3[0-9]/state; do echo offline >$file; done'"
+                " 2>/dev/null) & echo $! >/tmp/pid"
+            )
+            going = f"grep -l going-offline {MEMORY}/memory*/state || true"
+            guest.wait_until(lambda: guest.sh(going) != "", 20, "all of them went offline")
+            guest.request(GIB + 258 * MIB)
+            time.sleep(2)
+            expect(guest.sh(going) != "", "it went offline")
+            guest.sh(RESET, timeout=60)
+            expect("reset: a step takes long" in guest.dmesg(), "the driver was ready")
+            guest.sh("kill -9 $(cat /tmp/pid)")
+            guest.wait_plugged(GIB + 258 * MIB)
+            load.check()
         guest.resize(0)
         guest.expect_hotplugged(0)
 

@@ -111,9 +111,9 @@ pub(crate) enum Command {
     /// Tells the host the status, at once when it changes and at an interval
     ///
     /// It is told on one line, as `watch --json` prints it. Nothing that the host sends is acted on.
-    /// As long as the host does not read, only the newest line is kept for it; one that does not
-    /// listen is tried again, less and less often, up to once a minute. A line that was cut short by
-    /// a lost connection is followed by an empty one.
+    /// As long as the host does not read, only the newest line is kept for it, and tried again every
+    /// five seconds. What cannot be opened is tried again less and less often, up to once a minute.
+    /// A line that was cut short by a lost connection is followed by an empty one.
     #[command(
         after_help = "Exit status: 2 wrong usage. Nothing else ends it but a signal: what cannot be \
                       read or told is tried again."

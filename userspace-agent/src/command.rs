@@ -56,12 +56,17 @@ pub(crate) fn absence(only: Option<&str>) -> String {
     }
 }
 
-/// An interval as it is written on the command line; a number alone is one of seconds.
+/// A time as it is written on the command line; a number alone is one of seconds.
+pub(crate) fn duration(text: &str) -> std::result::Result<Duration, String> {
+    match files::decimal(text) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
+
+/// A time between two looks.
 pub(crate) fn interval(text: &str) -> std::result::Result<Duration, String> {
-    let interval = match files::decimal(text) {
-        Some(seconds) => Duration::from_secs(seconds),
-        None => humantime::parse_duration(text).map_err(|error| error.to_string())?,
-    };
+    let interval = duration(text)?;
     if interval < SHORTEST_INTERVAL {
         return Err(format!("less than {SHORTEST_INTERVAL:?}"));
     }
@@ -80,6 +85,9 @@ mod tests {
         for bad in ["", "0", "99ms", "-1s", "-1", "1.5", "x"] {
             assert!(interval(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("60"), duration("1m"));
+        assert!(duration("1.5").is_err());
     }
 
     #[test]

@@ -25,10 +25,9 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// How often the devices and the host are looked at although nothing was announced: not all that
-/// is told is, and nobody announces what the host does.
+/// is told is, and nobody announces what the host does. A look costs too much to take one whenever
+/// a host that does not listen might.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often a host that could not be told is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Tells the host, for ever.
 pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
@@ -63,15 +62,11 @@ pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
         );
         let _ = sd_notify::notify(&[NotifyState::Watchdog]);
 
-        let retry = host.is_waiting().then_some(RETRY);
-        let alive = watchdog.map(|limit| limit / 2);
-        let timeout = [retry, alive]
-            .into_iter()
-            .flatten()
-            .fold(told.left().min(LOOK), Duration::min);
+        let alive = watchdog.map_or(LOOK, |limit| limit / 2);
+        let timeout = told.left().min(LOOK).min(alive);
         if events.wait(&armed, timeout).is_err() {
             // Then it is a matter of looking often.
-            thread::sleep(timeout.min(RETRY));
+            thread::sleep(timeout);
         }
     }
 }

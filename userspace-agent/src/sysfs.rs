@@ -90,12 +90,18 @@ pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<Said> {
         && group.bytes("plugged_size")? == said.plugged_size
         && group.known_word("state")? == said.state
         && group.known_word("reason")? == said.reason;
+    // Files of a group come and go one by one.
+    let is_whole = said.plugged_size.is_some() && said.state.is_some();
     // If the driver was unbound meanwhile, missing files mean nothing.
     if !group.exists() {
         return Ok(Said::Nothing);
     }
     *device = said;
-    Ok(if is_same { Said::Sound } else { Said::Torn })
+    Ok(if is_same && is_whole {
+        Said::Sound
+    } else {
+        Said::Torn
+    })
 }
 
 /// The group's directory.

@@ -21,6 +21,7 @@ use crate::mapping::HUGE;
 use crate::mapping::PAGE;
 use crate::pagemap::Pagemap;
 use crate::pattern;
+use crate::pinned::Pinned;
 use crate::range::parse_range;
 
 /// The options, for the usage message.
@@ -28,6 +29,7 @@ pub(crate) const OPTIONS: &str = "\
   --mib N      how much memory to fill, in MiB (an even number)
   --sparse     then keep one page in each 2 MiB and give the rest back
   --mlock      lock the pages that are kept
+  --pin        also hold a few pages that cannot be moved
   --modest     leave the processors to others
   --watch      go on checking between commands
   --seed S     a number that the content depends on
@@ -47,6 +49,7 @@ struct Options {
     mib: usize,
     sparse: bool,
     mlock: bool,
+    pin: bool,
     watch: bool,
     modest: bool,
     seed: u64,
@@ -62,6 +65,7 @@ impl Options {
                 "--sparse" => options.sparse = true,
                 "--mlock" => options.mlock = true,
                 "--modest" => options.modest = true,
+                "--pin" => options.pin = true,
                 "--watch" => options.watch = true,
                 _ => return None,
             }
@@ -73,6 +77,7 @@ impl Options {
 /// Memory in use, and what has become of it.
 struct Load {
     memory: Mapping,
+    _pinned: Option<Pinned>,
     seed: u64,
     sparse: bool,
     /// Pages from here on were freed on demand.
@@ -94,6 +99,7 @@ impl Load {
         }
         let mut load = Self {
             memory,
+            _pinned: options.pin.then(Pinned::new).transpose()?,
             seed: options.seed,
             sparse: options.sparse,
             end: pages,

@@ -19,6 +19,7 @@ mod mapping;
 mod modules;
 mod pagemap;
 mod pattern;
+mod pinned;
 mod port;
 mod process;
 mod protocol;

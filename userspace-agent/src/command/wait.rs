@@ -43,7 +43,7 @@ pub(crate) struct WaitArgs {
     at_least: Option<Size>,
 
     /// Gives up after this time (30s, 5m); 0s looks just once
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
     timeout: Option<Duration>,
 
     /// Waits for this device only

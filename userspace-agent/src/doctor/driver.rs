@@ -109,7 +109,7 @@ pub(crate) fn says(_: &Facts, device: &Device, findings: &mut Findings) -> Resul
     };
     if let (Some(plugged), Some(requested)) = (device.plugged_size, device.requested_size) {
         message.push_str(&format!(
-            "; {} of {} are plugged",
+            "; {} are plugged, {} requested",
             Size(plugged),
             Size(requested)
         ));
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(
             finding.message,
             "memory that should go is in use and cannot be migrated (last failure: remove \
-             in-use); 2 MiB of 0 B are plugged; it tries again in 800 ms"
+             in-use); 2 MiB are plugged, 0 B requested; it tries again in 800 ms"
         );
         assert!(finding.remedy.contains("end or restart"));
 

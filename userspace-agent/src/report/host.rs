@@ -87,11 +87,6 @@ impl Host {
         self.untold = true;
     }
 
-    /// Whether there is something left to tell.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.untold || !self.rest.is_empty()
-    }
-
     /// Reads and writes what can be at once; says what keeps it from that.
     pub(super) fn exchange(&mut self) -> Option<String> {
         if self.stream.is_none() && Instant::now() >= self.due {

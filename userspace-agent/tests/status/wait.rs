@@ -238,7 +238,7 @@ fn usage() {
     for args in [
         ["--at-least", "1GB"],
         ["--at-least", "1.5G"],
-        ["--timeout", "30"],
+        ["--timeout", "30 parsecs"],
         ["--interval", "1ms"],
     ] {
         waits(&tree, &args, 2, "error: ");
