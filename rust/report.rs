@@ -57,7 +57,6 @@ pub(crate) struct Report {
     #[pin]
     statistics: Mutex<Statistics>,
     /// What can be polled shows this, so that nobody reads anything before it was announced.
-    /// What is shown.
     #[pin]
     published: Mutex<Status>,
     /// What was shown when those who poll were last woken.

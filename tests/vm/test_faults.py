@@ -124,6 +124,8 @@ def each_allocation_of_a_probe() -> None:
             converge(guest, (130 + 2 * (number % 2)) * MIB)
             if not failed:
                 break
+        else:
+            raise TestFailure(f"needs more than {ENOUGH} allocations")
         print(f"{number - 1} allocations, {refused} of which the driver cannot do without")
         expect(refused > 0, "nothing was refused")
         converge(guest, 0)
@@ -166,7 +168,10 @@ def each_allocation_of_others() -> None:
                 if not failed:
                     break
                 count += 1
+            else:
+                raise TestFailure(f"{what}: needs more than {ENOUGH} allocations")
             print(f"{what}: {count} allocations failed")
+            expect(count > 0 or FIRST_TO_FAIL > 1, f"{what}: no allocation failed")
         converge(guest, 0)
         guest.wait_blocks(0)
 

@@ -6,8 +6,9 @@ Linux describes each GiB with 16 MiB of memory that it needs before the new memo
 can be used, and which it cannot take from memory that has to stay removable.
 """
 
-from vmtest.errors import expect
+from vmtest.errors import expect, TestSkip
 from vmtest.guest import Guest, only_ours
+from vmtest.kernel import Kernel
 from vmtest.ktap import main, test
 from vmtest.qemu import MemDevice
 from vmtest.units import GIB, MIB
@@ -37,6 +38,8 @@ def small_guest_is_offered_much() -> None:
 @test(limit=180)
 def guest_without_memory_gets_some() -> None:
     """Who has used up everything is who needs it most."""
+    if Kernel.under_test().has("CONFIG_KASAN"):
+        raise TestSkip("KASAN takes an eighth of what is added from who has nothing left")
     with Guest(memory=GIB) as guest:
         full = guest.meminfo("MemAvailable") // (2 * MIB) * 2 - 56
         with guest.load(full, "--watch") as load:

@@ -94,7 +94,7 @@ def is_in_big_blocks(guest: DeviceGuest) -> None:
     for size in (512, 256, 512):
         guest.settle_at(size * MIB)
     guest.request(300 * MIB)
-    guest.wait_plugged(512 * MIB)
+    guest.wait_plugged(256 * MIB)
     guest.settle_at(0)
     guest.wait_blocks(0)
     guest.rmmod()

@@ -20,6 +20,8 @@ def follow(guest: Guest, *sizes: int) -> None:
     for size in sizes:
         guest.resize(size * MIB)
         guest.expect_hotplugged(size * MIB)
+        # Nothing is kept that is not needed.
+        guest.wait_blocks(-(-size // 128))
 
 
 @test(limit=120)
