@@ -263,7 +263,8 @@ impl Region {
         let block = unsafe { raw::memory_block_size_bytes() } as u64;
         let end = start.checked_add(size).ok_or(EINVAL)?;
         let inside = start >= self.start && end <= self.start.saturating_add(self.size);
-        if size == 0 || start % block != 0 || size % block != 0 || !inside {
+        let aligned = |value: u64| value.checked_rem(block) == Some(0);
+        if size == 0 || !aligned(start) || !aligned(size) || !inside {
             return Err(EINVAL);
         }
         // SAFETY: Aligned and not empty, without which `try_remove_memory()` is a BUG. In this region

@@ -14,6 +14,9 @@ LAST = 400
 # An activity that has tried so often should have done something.
 OFTEN = 8
 
+# In so many seconds each should have, however seldom it tries.
+LONG = 15 * 60.0
+
 
 class Report:
     """Written to by all threads."""
@@ -25,6 +28,8 @@ class Report:
         self.rounds = 0
         self.guests = 0
         self.operations: Counter[str] = Counter()
+        # Activities that make sense in one of the guests.
+        self.possible: set[str] = set()
         # Those of which nothing came.
         self.in_vain: Counter[str] = Counter()
         # What the guests' drivers have counted, as sysfs names it.
@@ -49,11 +54,13 @@ class Report:
         self.note(f"{activity}: {what}")
 
     def always_in_vain(self) -> list[str]:
-        """Activities that have tried often, and never done anything."""
+        """Activities that have tried often, or had long enough for it, and never done anything."""
+        names = sorted(self.possible | set(self.operations))
+        least = 0 if self.seconds() >= LONG else OFTEN
         return [
             name
-            for name, count in self.operations.items()
-            if count >= OFTEN and count == self.in_vain[name]
+            for name in names
+            if self.operations[name] >= least and self.operations[name] == self.in_vain[name]
         ]
 
     def note(self, text: str) -> None:

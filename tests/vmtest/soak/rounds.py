@@ -66,6 +66,7 @@ class Soak:
             self.report.guests += 1
             site = Site(guest, geometry, self.report, Harvest(self.report))
             kinds = [kind for kind in ACTIVITIES if kind.applies(site)]
+            self.report.possible.update(kind.name for kind in kinds)
             settle(site, self.dice)
             loads = Loads(guest, self.report, self.dice.randrange(1 << 30))
             for _ in range(ROUNDS):
