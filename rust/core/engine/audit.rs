@@ -248,6 +248,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 continue;
             }
             if !self.map.state_of(block).online() {
+                self.map.set_flags(block, Flags::LOST, false);
                 self.correct(run, plugged);
                 continue;
             }

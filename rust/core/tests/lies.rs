@@ -10,7 +10,9 @@ use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Request;
+use world::Block;
 use world::Odd;
+use world::Owner;
 use world::Policy;
 use world::World;
 use world::BLOCK;
@@ -113,6 +115,29 @@ fn what_a_big_block_lacks_is_not_added_again() {
     world.faults.mute = 0;
     settle(&mut world);
     assert_eq!(world.plugged(), 4 * BLOCK);
+}
+
+#[test]
+fn a_big_block_that_lacks_something_may_go_by_hand() {
+    let mut world = World::with(8, Onlining::Movable, Policy::Kernel, &BIG);
+    resize(&mut world, 4 * BLOCK);
+    world.change_mind(3);
+    world.owner[5] = Owner::Pinned;
+    world.engine.config_changed();
+    for _ in 0..100 {
+        world.run(1);
+        world.now_ms += 100;
+        assert_ne!(world.engine.status().state, State::Settled);
+    }
+    while world.begin().is_some() {
+        world.finish();
+    }
+    // Between two attempts.
+    world.owner[5] = Owner::Buddy;
+    assert!(world.offline(0) && world.offline(1));
+    settle(&mut world);
+    assert_eq!(world.plugged(), 4 * BLOCK);
+    assert!(!world.blocks.contains(&Block::Offline), "it is left over");
 }
 
 #[test]

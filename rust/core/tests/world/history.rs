@@ -189,8 +189,13 @@ pub(crate) fn wrong(world: &World) -> Option<String> {
     (0..world.geometry.blocks()).find_map(|block| {
         let plugged = world.engine.map().plugged_in(block) != 0;
         let mut numbers = world.geometry.memory_blocks_of(block);
-        let lost = plugged && numbers.any(|n| world.blocks[n as usize] == Block::Absent);
-        lost.then(|| format!("block {block} is plugged, and Linux does not have it"))
+        if plugged {
+            let lost = numbers.any(|n| world.blocks[n as usize] == Block::Absent);
+            lost.then(|| format!("block {block} is plugged, and Linux does not have it"))
+        } else {
+            let left = numbers.any(|n| world.blocks[n as usize] != Block::Absent);
+            left.then(|| format!("block {block} holds nothing, and Linux has it"))
+        }
     })
 }
 
