@@ -35,8 +35,9 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 ENOUGH = 400
 
 # One in so many of them fails, in turn, from the first on that FAULT_FIRST names:
-# FAULT_STEP=1 tries each, which takes minutes.
+# FAULT_STEP=1 tries each, which takes long.
 STEP = int(os.environ.get("FAULT_STEP") or 12)
+LIMIT = 240 * max(1, 12 // STEP)
 FIRST_TO_FAIL = int(os.environ.get("FAULT_FIRST") or 1)
 
 # The kernel does not look whether it got the page for the table in which it maps
@@ -75,7 +76,7 @@ def one_after_the_other(guest: Guest, pid: str, operation: Callable[[], object])
     raise TestFailure(f"needs more than {ENOUGH} allocations")
 
 
-@test(limit=240)
+@test(limit=LIMIT)
 def each_allocation_of_a_resize() -> None:
     with faulty() as guest:
         converge(guest, 130 * MIB)
@@ -106,7 +107,7 @@ def bind_failing(guest: Guest, number: int) -> tuple[bool, bool]:
     return words[0] == "0", "bound" in words
 
 
-@test(limit=240)
+@test(limit=LIMIT)
 def each_allocation_of_a_probe() -> None:
     with faulty() as guest:
         name = guest.sh(f"basename {DRIVER}/virtio*").strip()
@@ -144,7 +145,7 @@ def command_failing(guest: Guest, number: int, command: str) -> bool:
     return left.split()[0] == "0"
 
 
-@test(limit=240)
+@test(limit=LIMIT)
 def each_allocation_of_others() -> None:
     """Of those that an administrator's own thread makes."""
     with faulty() as guest:

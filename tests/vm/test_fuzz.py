@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""A few minutes of random walks (FUZZ_MINUTES, 3), and walks that have failed once.
+"""A few minutes of random walks (FUZZ_MINUTES: 3 on the stock kernel, 1 on others), and walks that have failed once.
 
 The walks are the same ones each time: `make fuzz` looks for others.
 """
@@ -9,12 +9,13 @@ import os
 
 from vmtest.guest import only_ours
 from vmtest.ktap import main, test
+from vmtest.paths import FLAVOUR
 from vmtest.walk import walk
 
 # The seed of the first walk, if SEED does not tell.
 FIRST = 1
 
-MINUTES = float(os.environ.get("FUZZ_MINUTES") or 3)
+MINUTES = float(os.environ.get("FUZZ_MINUTES") or (3 if FLAVOUR == "stock" else 1))
 
 # Seeds of episodes that have failed: Documentation/found-and-fixed.md.
 FAILED = (7003,)

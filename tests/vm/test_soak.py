@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """Everything at once, at random, with every page checked: some minutes of `make soak`.
 
-SOAK_MINUTES says how many (5), SEED which choices are made: the same ones each time,
+SOAK_MINUTES says how many (5 on the stock kernel, 2 on others), SEED which choices are made: the same ones each time,
 if it does not tell. `make soak` makes others.
 """
 
 import os
 
 from vmtest.ktap import main, test
+from vmtest.paths import FLAVOUR
 from vmtest.soak.run import soak_for
 
-MINUTES = float(os.environ.get("SOAK_MINUTES") or 5)
+MINUTES = float(os.environ.get("SOAK_MINUTES") or (5 if FLAVOUR == "stock" else 2))
 
 FIRST = 1
 
