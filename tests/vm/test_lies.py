@@ -81,7 +81,7 @@ def wrong_answers() -> None:
             guest.honest()
             guest.converge(256 * MIB)
             guest.fault(f"kind=unplug {answer}")
-            ask_in_vain(guest, 64 * MIB, "waiting: ")
+            ask_in_vain(guest, 64 * MIB, f"waiting: {reason}")
             guest.honest()
             guest.converge(64 * MIB)
         for answer in HARMLESS:
