@@ -215,8 +215,10 @@ impl World {
                 self.geometry.block_of_memory_block(number),
             );
             let offline = map.in_linux(number) == InLinux::Offline;
+            // What the device was asked to unplug may be unplugged.
             let partly = map.plugged_in(block) < self.geometry.subs_per_block();
-            if offline && (partly || map.flags(block).contains(Flags::WANTED)) {
+            let useless = map.flags(block).intersects(Flags::WANTED | Flags::HELD);
+            if offline && (partly || useless) {
                 self.blocks[number as usize] = Block::Absent;
             }
         }
