@@ -101,6 +101,10 @@ pub struct Engine<W> {
     onlining: Onlining,
     config: Config,
     reread: bool,
+    /// It is read because the device says that it has changed.
+    announced: bool,
+    /// It was found changed when it was read for another reason.
+    changed_unannounced: bool,
     reread_for: Reread,
     unplug_all: bool,
     doing: Doing,
@@ -155,6 +159,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             onlining,
             config,
             reread: true,
+            announced: true,
+            changed_unannounced: false,
             reread_for: Reread::Changed,
             unplug_all: config.plugged_size != 0,
             doing: Doing::Nothing,
@@ -216,6 +222,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The device says that its config space changed.
     pub fn config_changed(&mut self) {
         self.reread = true;
+        self.announced = true;
     }
 
     /// Whatever is waited for, it is tried again at once.
@@ -434,6 +441,8 @@ impl<W> fmt::Debug for Engine<W> {
         f.debug_struct("Engine")
             .field("config", &self.config)
             .field("reread", &self.reread)
+            .field("announced", &self.announced)
+            .field("changed_unannounced", &self.changed_unannounced)
             .field("reread_for", &self.reread_for)
             .field("unplug_all", &self.unplug_all)
             .field("doing", &self.doing)

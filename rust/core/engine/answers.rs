@@ -33,8 +33,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         match core::mem::replace(&mut self.doing, Doing::Nothing) {
             Doing::Nothing | Doing::Look => {}
             Doing::ReadConfig => {
+                let announced = core::mem::take(&mut self.announced);
                 if let Outcome::Config(config) = outcome {
-                    self.new_config(&config, around);
+                    self.new_config(&config, announced, around);
                 }
             }
             Doing::UnplugAll => self.unplugged_all(response, around),
@@ -68,7 +69,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Believes what makes sense of a config space read at runtime, and no more: the region never
     /// changes, and sizes outside of it are a mistake of the device.
-    fn new_config(&mut self, config: &Config, around: &Surroundings) {
+    ///
+    /// A change ends all waiting, but only if the device has `announced` it: one whose config space
+    /// is another one whenever it is read, and that refuses everything, is not to keep us busy.
+    fn new_config(&mut self, config: &Config, announced: bool, around: &Surroundings) {
         let merged = Config {
             usable_region_size: config.usable_region_size,
             plugged_size: config.plugged_size,
@@ -87,7 +91,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if resized {
             self.attempts = 0;
         }
-        if changed {
+        self.changed_unannounced |= changed;
+        if announced && core::mem::take(&mut self.changed_unannounced) {
             self.waiting = None;
             self.linux.reset();
             self.start_over();

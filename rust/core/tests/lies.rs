@@ -249,3 +249,26 @@ fn memory_that_linux_refuses_does_not_use_up_what_may_be_offline() {
     settle(&mut world);
     assert_eq!(world.plugged(), (most as u64 + 2) * BLOCK);
 }
+
+#[test]
+fn a_config_space_that_changes_all_the_time_does_not_keep_it_busy() {
+    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+    settle(&mut world);
+    world.request(2 * BLOCK);
+    let (mut steps, mut reads) = (0, 0);
+    while world.now_ms < 60_000 && steps < 100_000 {
+        steps += u32::from(world.begin().is_some());
+        match world.step {
+            Some(Step::Send(Request::Plug { .. })) => world.odd = Some(odd(NACK, false)),
+            // It is another one whenever it is read, and nothing of that is announced.
+            Some(Step::ReadConfig) => {
+                reads += 1;
+                world.config.requested_size = (2 + reads % 2) * BLOCK;
+            }
+            _ => {}
+        }
+        world.finish();
+    }
+    assert!(steps < 500, "{steps} steps in {} ms", world.now_ms);
+    settle(&mut world);
+}
