@@ -328,10 +328,14 @@ class Episode:
         )
 
 
+# Seconds between two lines that tell how it goes.
+INTERVAL = 60.0
+
+
 def walk(seed: int, seconds: float) -> Report:
     """Goes from episode to episode, from this seed on, for about so many seconds."""
     report = Report()
-    started = time.monotonic()
+    started = said = time.monotonic()
     with DeviceGuest(hidden=HIDDEN, create=False, load=False) as guest:
         while not report.episodes or time.monotonic() - started < seconds:
             episode = Episode(guest, seed, report)
@@ -344,4 +348,8 @@ def walk(seed: int, seconds: float) -> Report:
                 raise TestFailure(f"seed {seed}: {error}") from error
             report.episodes += 1
             seed += 1
+            now = time.monotonic()
+            if now - said >= INTERVAL:
+                said = now
+                print(f"{now - started:6.0f} s  {report.episodes} episodes", flush=True)
     return report
