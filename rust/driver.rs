@@ -193,6 +193,7 @@ impl Driven {
     }
 
     fn unbind(&self) {
+        // Not under the lock: this waits for others.
         let parts = self.parts.lock().take();
         drop(parts);
     }

@@ -301,8 +301,9 @@ impl Worker {
         self.report.suspended(true);
     }
 
-    /// Undoes [`Worker::suspend`] or [`Worker::give_way`]. The request may have changed meanwhile. If it fails, the thread
-    /// rests until it is stopped, or until the machine has been suspended once more. May sleep.
+    /// Undoes [`Worker::suspend`] or [`Worker::give_way`]. The request may have changed meanwhile. If
+    /// it fails, the thread rests until it is stopped, or until the machine has been suspended once
+    /// more. May sleep.
     pub(crate) fn resume(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
         if !self.suspended.load(Acquire) {
             // Bound only after the device was readied for its reset.

@@ -12,7 +12,8 @@ use kernel::types::Opaque;
 /// Whether the machine is being suspended to RAM, or to anything but idling: devices may lose their
 /// state and memory its power.
 pub(crate) fn suspending_to_ram() -> bool {
-    // SAFETY: Reads a word that only the PM core writes, which calls drivers in between.
+    // SAFETY: Reads one word, which only the PM core writes: before it calls drivers to suspend and
+    // after they have resumed (`pm_suspend()`), so not while one of them asks.
     unsafe { raw::vmem_suspending_to_ram() }
 }
 

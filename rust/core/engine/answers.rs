@@ -70,8 +70,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Believes what makes sense of a config space read at runtime, and no more: the region never
     /// changes, and sizes outside of it are a mistake of the device.
     ///
-    /// A change ends all waiting, but only if the device has `announced` it: one whose config space
-    /// is another one whenever it is read, and that refuses everything, is not to keep us busy.
+    /// A change ends all waiting, but that for the host only if the device has `announced` it: one
+    /// whose config space is another one whenever it is read, and that refuses everything, is not to
+    /// keep us busy.
     fn new_config(&mut self, config: &Config, announced: bool, around: &Surroundings) {
         let merged = Config {
             usable_region_size: config.usable_region_size,
@@ -92,7 +93,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.attempts = 0;
         }
         self.changed_unannounced |= changed;
-        if announced && core::mem::take(&mut self.changed_unannounced) {
+        let held_up = !announced && self.waits_for_host();
+        if !held_up && core::mem::take(&mut self.changed_unannounced) {
             self.waiting = None;
             self.linux.reset();
             self.start_over();

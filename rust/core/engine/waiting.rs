@@ -94,6 +94,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
+    /// Whether it is the host that is waited for.
+    pub(super) fn waits_for_host(&self) -> bool {
+        let reason = self.waiting.map(|waiting| waiting.reason);
+        matches!(
+            reason,
+            Some(Reason::HostBusy | Reason::HostRefused | Reason::HostError)
+        )
+    }
+
     /// Nothing more can be done for now.
     pub(super) fn wait(&mut self, reason: Reason, around: &Surroundings) {
         let delay = match reason {

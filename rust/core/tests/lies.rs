@@ -272,3 +272,23 @@ fn a_config_space_that_changes_all_the_time_does_not_keep_it_busy() {
     assert!(steps < 500, "{steps} steps in {} ms", world.now_ms);
     settle(&mut world);
 }
+
+#[test]
+fn a_lower_request_that_nobody_has_announced_is_met() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    world.manners.slack = 0;
+    world.config.usable_region_size = 2 * BLOCK;
+    world.config.requested_size = 4 * BLOCK;
+    world.engine.config_changed();
+    world.run(200);
+    assert_eq!(world.engine.status().reason, Reason::NotAddressable);
+    // It is read when the audit is over that a wrong plugged size has begun.
+    world.drift = SUB;
+    world.engine.config_changed();
+    until(&mut world, |step| {
+        matches!(step, Step::Send(Request::State { .. }))
+    });
+    world.config.requested_size = BLOCK;
+    settle(&mut world);
+    assert_eq!(world.plugged(), BLOCK);
+}
