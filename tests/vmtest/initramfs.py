@@ -35,8 +35,10 @@ def initramfs(kernel: Kernel) -> Path:
     archive = WORK / f"{FLAVOUR}-initramfs-{_key(sources)}.cpio"
     if not archive.exists():
         WORK.mkdir(parents=True, exist_ok=True)
+        # Another test file may be at it, and done with the new one.
         for old in WORK.glob(f"{FLAVOUR}-initramfs-*.cpio"):
-            old.unlink()
+            if old != archive:
+                old.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(dir=WORK) as staging:
             _populate(Path(staging), kernel, tool)
             _pack(Path(staging), archive)

@@ -118,6 +118,34 @@ fn what_a_big_block_lacks_is_not_added_again() {
 }
 
 #[test]
+fn a_big_block_that_lacks_something_is_not_completed() {
+    let mut world = World::with(8, Onlining::Movable, Policy::Kernel, &BIG);
+    settle(&mut world);
+    // Linux has half of it, for want of memory, and does not let that go.
+    world.request(2 * BLOCK);
+    until(&mut world, |step| {
+        matches!(step, Step::Add { memory_block: 1 })
+    });
+    world.faults.add_no_memory = 1;
+    world.finish();
+    world.faults.remove_busy = FOR_GOOD;
+    world.change_mind(0);
+    world.engine.config_changed();
+    until(&mut world, |step| matches!(step, Step::Remove { .. }));
+    for _ in 0..300 {
+        world.finish();
+        world.begin();
+        let completes = |step: &Step| matches!(step, Step::Add { memory_block: 1 });
+        assert!(!world.step.as_ref().is_some_and(completes), "more of it is");
+        world.now_ms += 100;
+    }
+    world.faults.remove_busy = 0;
+    settle(&mut world);
+    assert_eq!(world.plugged(), 2 * BLOCK);
+    assert_eq!(world.uses_unplugged(), None);
+}
+
+#[test]
 fn a_big_block_that_lacks_something_may_go_by_hand() {
     let mut world = World::with(8, Onlining::Movable, Policy::Kernel, &BIG);
     resize(&mut world, 4 * BLOCK);
