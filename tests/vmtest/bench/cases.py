@@ -42,6 +42,7 @@ def guest_for(driver: str, *devices: MemDevice, name: str, **options: object) ->
 def idle(driver: str) -> Values:
     values = {}
     with guest_for(driver, MemDevice(size=max(IDLE_SIZES) * GIB), name="idle") as guest:
+        measure.touch(guest)
         for size in IDLE_SIZES:
             seconds = measure.plug(guest, size * GIB)
             if size in PLUG:
@@ -68,6 +69,7 @@ def floor(_driver: str) -> Values:
         accel=like_a_real_one(),
         extra=("-object", ram, "-machine", "memory-backend=ram"),
     ) as guest:
+        measure.touch(guest)
         for size in IDLE_SIZES:
             seconds = measure.without_driver(guest, "add", size * GIB)
             if size in PLUG:
@@ -81,6 +83,7 @@ def floor(_driver: str) -> Values:
 @case()
 def largest_plug(driver: str) -> Values:
     with guest_for(driver, MemDevice(size=LARGEST_PLUG * GIB), name="plug") as guest:
+        measure.touch(guest)
         return {PLUG[LARGEST_PLUG]: measure.plug(guest, LARGEST_PLUG * GIB)}
 
 
