@@ -211,9 +211,9 @@ impl Driven {
     }
 }
 
-/// Reads all fields of the config space that the driver uses; those that may change are of one
+/// Reads all fields of the config space that the driver uses; all but the block size are of one
 /// generation. May sleep.
-pub(crate) fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>) -> Config {
+fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>) -> Config {
     let [block_size] = vdev.read_u64s(wire::offset::BLOCK_SIZE);
     let [addr, region_size, usable_region_size, plugged_size, requested_size] =
         vdev.read_u64s(wire::offset::ADDR);
@@ -224,6 +224,23 @@ pub(crate) fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>
         usable_region_size,
         plugged_size,
         requested_size,
+    }
+}
+
+/// Reads anew what may change of a config space whose other fields are `known`: reading a field
+/// may take the host as long as anything in a small request. What else the device may say of its
+/// region by now would not be believed. May sleep.
+pub(crate) fn reread_config<Ctx: device::DeviceContext>(
+    vdev: &virtio::Device<Ctx>,
+    known: &Config,
+) -> Config {
+    let [usable_region_size, plugged_size, requested_size] =
+        vdev.read_u64s(wire::offset::USABLE_REGION_SIZE);
+    Config {
+        usable_region_size,
+        plugged_size,
+        requested_size,
+        ..*known
     }
 }
 

@@ -70,6 +70,9 @@ pub(crate) struct Report {
 #[derive(Default)]
 struct Told {
     config: Option<Config>,
+    /// Whether the log has what was plugged at first, and what is requested.
+    plugged: bool,
+    requested: bool,
     nonsense: bool,
     add_error: Option<Error>,
     queue_error: Option<Error>,
@@ -133,6 +136,7 @@ impl Report {
     /// As [`Report::refresh`], and wakes those who poll what has changed since the last time. May
     /// sleep.
     pub(crate) fn publish(&self) -> Status {
+        self.log_request();
         let status = self.refresh();
         let old = core::mem::replace(&mut *self.announced.lock(), status);
         let dev = self.device.dev();
@@ -149,7 +153,8 @@ impl Report {
         if old.plugged_size != status.plugged_size {
             changed(attributes::PLUGGED_SIZE);
         }
-        if (old.state, old.reason) != (status.state, status.reason) {
+        let what = |status: &Status| (status.state, status.reason, status.requested_size);
+        if what(&old) != what(&status) {
             trace::state(
                 dev,
                 status.state.as_str(),
@@ -211,6 +216,22 @@ impl Report {
         }
     }
 
+    /// Says in the log what is requested, if that is new: not when it is read, because a request to
+    /// the device can be on its way in a shorter time than a line takes to a console.
+    fn log_request(&self) {
+        let dev = self.device.dev();
+        let mut told = self.told.lock();
+        let Some(config) = told.config else {
+            return;
+        };
+        if !core::mem::replace(&mut told.plugged, true) {
+            dev_info!(dev, "plugged size: {:#x}\n", config.plugged_size);
+        }
+        if !core::mem::replace(&mut told.requested, true) {
+            dev_info!(dev, "requested size: {:#x}\n", config.requested_size);
+        }
+    }
+
     /// The config space was read. Whether the request in it makes sense.
     pub(crate) fn config_read(&self, config: &Config) {
         let dev = self.device.dev();
@@ -235,10 +256,7 @@ impl Report {
         }
         told.settled = false;
         told.reason = None;
-        if old.is_none() {
-            dev_info!(dev, "plugged size: {:#x}\n", config.plugged_size);
-        }
-        dev_info!(dev, "requested size: {:#x}\n", config.requested_size);
+        told.requested = false;
     }
 
     /// A request could be queued, or not.

@@ -62,6 +62,9 @@ pub(crate) const QUEUE_NAME: &CStr = c"guest-request";
 /// An answer that takes longer is reported, and waited for all the same.
 pub(crate) const NO_ANSWER_MS: u64 = 5_000;
 
+/// How long something may be under way before those who poll are woken for it, in milliseconds.
+const ANNOUNCE_MS: u64 = 5;
+
 /// How long to pause when a request could not even be queued, in milliseconds.
 const QUEUE_RETRY_MS: u64 = 100;
 
@@ -154,7 +157,8 @@ impl Worker {
     }
 
     fn read_config(&self) -> Config {
-        let config = driver::read_config(self.queue.lock().device());
+        let known = self.device.with_engine(|engine| *engine.config());
+        let config = driver::reread_config(self.queue.lock().device(), &known);
         self.report.config_read(&config);
         config
     }
@@ -190,8 +194,11 @@ impl Worker {
                 self.report.stalled(request, true);
             }
         }
-        // While the device is at it.
-        self.report.publish();
+        // Waking those who poll is work for the processors, which the host may have to share with
+        // the guest. A device in good health has answered by then.
+        if !bell.wait(ANSWERED | STOP, Some(ANNOUNCE_MS)) {
+            self.report.publish();
+        }
         loop {
             if let Some((bytes, written)) = queue.receive() {
                 if silent {
@@ -345,13 +352,16 @@ impl Run for Worker {
     fn run(&self) {
         let (device, bell) = (&self.device, self.device.bell());
         bell.attach_current();
+        // When what there is to see was announced last, or there was nothing to announce.
+        let mut around = self.around();
+        let mut announced_ms = around.now_ms;
         while !bell.is_rung(STOP) {
             if bell.is_rung(PAUSE) {
                 self.rest();
+                around = self.around();
                 continue;
             }
             let changed = bell.take(CONFIG | POKE) & CONFIG != 0;
-            let around = self.around();
             let step = device.with_engine(|engine| {
                 if changed {
                     engine.config_changed();
@@ -360,26 +370,38 @@ impl Run for Worker {
             });
             if step == (Step::Wait { ms: Some(0) }) {
                 // The engine's lock was free in between.
+                around = self.around();
                 continue;
             }
             if let Step::Wait { ms } = step {
                 self.report.tell();
+                bell.move_near();
                 bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
+                around = self.around();
+                announced_ms = around.now_ms;
                 continue;
             }
             // Some steps take long: that one is under way is to be seen. But what the host waits for
             // comes before waking those who look.
-            if matches!(step, Step::ReadConfig | Step::Send(_)) {
+            let later = match step {
+                Step::ReadConfig | Step::Send(_) => true,
+                Step::Take { .. } | Step::Withdraw { .. } | Step::Give { .. } => {
+                    around.now_ms.saturating_sub(announced_ms) < ANNOUNCE_MS
+                }
+                _ => false,
+            };
+            if later {
                 self.report.refresh();
             } else {
                 self.report.publish();
+                announced_ms = around.now_ms;
             }
             let begun = Instant::<Monotonic>::now();
             let Some(outcome) = self.carry_out(&step) else {
                 break;
             };
             self.report.step_done(&step, &outcome, begun);
-            let around = self.around();
+            around = self.around();
             device.with_engine(|engine| engine.done(outcome, &around));
             device.notify_changed();
             self.report.refresh();

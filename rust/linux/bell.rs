@@ -35,6 +35,8 @@ pub(crate) struct Bell {
     #[pin]
     deadline: Opaque<raw::timer_list>,
     rung: Atomic<u32>,
+    /// The number of the processor where [`Bell::ring_here`] ran last.
+    processor: Atomic<u32>,
     /// Which rings interrupt the attempt under way; 0 while there is none.
     interrupting: Atomic<u32>,
     task: Atomic<*mut raw::task_struct>,
@@ -56,6 +58,7 @@ impl Bell {
                 raw::vmem_timer_setup(slot, Some(Self::deadline_passed))
             }),
             rung: Atomic::new(0),
+            processor: Atomic::new(u32::MAX),
             interrupting: Atomic::new(0),
             task: Atomic::new(ptr::null_mut()),
         })
@@ -73,6 +76,23 @@ impl Bell {
         }
         // SAFETY: Initialised in `new`.
         unsafe { raw::vmem_wake_up(self.queue.get()) };
+    }
+
+    /// As [`Bell::ring`], for an interrupt that begins some work: that may well run where it did.
+    pub(crate) fn ring_here(&self, bits: u32) {
+        // SAFETY: No preconditions.
+        self.processor
+            .store(unsafe { raw::vmem_processor() }, Relaxed);
+        self.ring(bits);
+    }
+
+    /// Moves the current thread, the one that is rung for, to the processor where
+    /// [`Bell::ring_here`] was called last, which is awake when it calls again. The scheduler wakes
+    /// the thread where it ran last as long as that processor is idle, and waking an idle one takes
+    /// longer than anything else in a small request. May sleep.
+    pub(crate) fn move_near(&self) {
+        // SAFETY: The current thread may sleep.
+        unsafe { raw::vmem_move_to_processor(self.processor.load(Relaxed)) };
     }
 
     /// Takes the bits of `mask` that have been rung.

@@ -215,11 +215,6 @@ struct page *vmem_pfn_to_page(unsigned long pfn)
 	return pfn_to_page(pfn);
 }
 
-void vmem_set_page_offline(unsigned long pfn)
-{
-	__SetPageOffline(pfn_to_page(pfn));
-}
-
 void vmem_clear_page_offline(unsigned long pfn)
 {
 	__ClearPageOffline(pfn_to_page(pfn));
@@ -246,6 +241,17 @@ bool vmem_page_untouched(unsigned long pfn)
 void vmem_tag_page(unsigned long pfn, bool tagged)
 {
 	set_page_private(pfn_to_page(pfn), tagged ? VMEM_TAG : 0);
+}
+
+/* All in one call: of hundreds of pages each, the calls took longer than the rest. */
+void vmem_claim_pages(unsigned long pfn, unsigned long end)
+{
+	page_offline_begin();
+	for (; pfn < end; pfn++) {
+		__SetPageOffline(pfn_to_page(pfn));
+		vmem_tag_page(pfn, true);
+	}
+	page_offline_end();
 }
 
 bool vmem_page_dirty(unsigned long pfn)
@@ -283,6 +289,30 @@ void vmem_init_waitqueue(struct wait_queue_head *queue)
 void vmem_wake_up(struct wait_queue_head *queue)
 {
 	wake_up_all(queue);
+}
+
+unsigned int vmem_processor(void)
+{
+	return raw_smp_processor_id();
+}
+
+/*
+ * Moves the current thread to a processor where it may run, and binds it to
+ * none. What somebody else sets the thread's affinity to in these microseconds
+ * is lost.
+ */
+void vmem_move_to_processor(unsigned int cpu)
+{
+	cpumask_var_t allowed;
+
+	if (cpu >= nr_cpu_ids || cpu == raw_smp_processor_id() ||
+	    !cpumask_test_cpu(cpu, &current->cpus_mask) ||
+	    !alloc_cpumask_var(&allowed, GFP_KERNEL | __GFP_NOWARN))
+		return;
+	cpumask_copy(allowed, &current->cpus_mask);
+	if (!set_cpus_allowed_ptr(current, cpumask_of(cpu)))
+		set_cpus_allowed_ptr(current, allowed);
+	free_cpumask_var(allowed);
 }
 
 /* Returns whether one of the bits is set; a timeout of U64_MAX is none. */

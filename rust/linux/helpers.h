@@ -63,12 +63,12 @@ bool vmem_page_free(unsigned long pfn);
 unsigned long vmem_page_to_pfn(struct page *page);
 struct page *vmem_known_page(unsigned long pfn);
 struct page *vmem_pfn_to_page(unsigned long pfn);
-void vmem_set_page_offline(unsigned long pfn);
 void vmem_clear_page_offline(unsigned long pfn);
 bool vmem_page_offline(unsigned long pfn);
 bool vmem_page_tagged(unsigned long pfn);
 bool vmem_page_untouched(unsigned long pfn);
 void vmem_tag_page(unsigned long pfn, bool tagged);
+void vmem_claim_pages(unsigned long pfn, unsigned long end);
 bool vmem_page_dirty(unsigned long pfn);
 void vmem_set_page_dirty(unsigned long pfn);
 void vmem_clear_page_dirty(unsigned long pfn);
@@ -77,6 +77,8 @@ void vmem_page_ref(unsigned long pfn);
 
 void vmem_init_waitqueue(struct wait_queue_head *queue);
 void vmem_wake_up(struct wait_queue_head *queue);
+unsigned int vmem_processor(void);
+void vmem_move_to_processor(unsigned int cpu);
 bool vmem_wait_idle(struct wait_queue_head *queue, const u32 *bits, u32 mask,
 		    u64 timeout_ms);
 void vmem_timer_setup(struct timer_list *timer,

@@ -101,15 +101,8 @@ impl Pages {
                 raw::GFP_KERNEL | raw::__GFP_NOWARN,
             )
         })?;
-        // SAFETY: No preconditions. Others look at offline pages only between begin and end.
-        unsafe { raw::page_offline_begin() };
-        for pfn in self.each() {
-            // SAFETY: The page is ours since the allocation.
-            unsafe { raw::vmem_set_page_offline(pfn) };
-        }
-        // SAFETY: Begun above.
-        unsafe { raw::page_offline_end() };
-        self.tag(true);
+        // SAFETY: The pages are ours since the allocation.
+        unsafe { raw::vmem_claim_pages(self.0.start, self.0.end) };
         self.adjust_managed(false);
         Ok(())
     }

@@ -163,7 +163,7 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: `__virtio_config_changed()` calls this under the device's `config_lock`, under which
         // alone the bell is given up.
         if let Some(bell) = unsafe { vdev.bell() } {
-            bell.ring(T::CONFIG_CHANGED);
+            bell.ring_here(T::CONFIG_CHANGED);
         }
     }
 

@@ -152,18 +152,21 @@ def each_allocation_of_others() -> None:
         name = guest.sh(f"basename {DRIVER}/virtio*").strip()
         converge(guest, 258 * MIB)
         let_single_ones_fail(guest)
-        block = guest.blocks()[0]
         for what, command, undo in (
             ("unbinding", f"echo {name} >{DRIVER}/unbind", f"echo {name} >{DRIVER}/bind"),
-            ("going offline", f"echo offline >{block.sysfs}/state", ""),
-            ("going online", f"echo online_movable >{block.sysfs}/state", ""),
+            ("going offline", "echo offline >$state", ""),
+            ("going online", "echo online_movable >$state", ""),
         ):
             count = 0
             for number in range(FIRST_TO_FAIL, ENOUGH, STEP):
+                # Not the same one each time: what is offline or empty may be given up.
+                block = next(block for block in guest.blocks() if block.state == "online")
+                state = f"state={block.sysfs}/state"
                 if what == "going online":
-                    guest.sh(f"echo offline >{block.sysfs}/state || true")
-                failed = command_failing(guest, number, f"{command} 2>/dev/null || true")
-                guest.sh(f"{undo or 'true'}; echo online_movable >{block.sysfs}/state || true")
+                    guest.sh(f"{state}; echo offline >$state || true")
+                command_line = f"{state}; {command} 2>/dev/null || true"
+                failed = command_failing(guest, number, command_line)
+                guest.sh(f"{state}; {undo or 'true'}; echo online_movable >$state || true")
                 # A block that was empty may have been given up, or brought online before.
                 converge(guest, (258 + 2 * (number % 2)) * MIB)
                 if not failed:

@@ -23,7 +23,7 @@ UNPLUG = {size: Row(f"unplug {size} idle GiB", ratio=0.06) for size in IDLE_SIZE
 
 # With as much on top of it Linux has the memory block already.
 PART_OF_A_BLOCK = 130 * MIB
-STEPS = 15
+STEPS = 20
 
 
 def like_a_real_one() -> str:
