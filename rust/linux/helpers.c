@@ -298,8 +298,8 @@ unsigned int vmem_processor(void)
 
 /*
  * Moves the current thread to a processor where it may run, and binds it to
- * none. What somebody else sets the thread's affinity to in these microseconds
- * is lost.
+ * none. When userspace sets the thread's affinity in between, that is what it
+ * keeps to: __set_cpus_allowed_ptr() masks with it.
  */
 void vmem_move_to_processor(unsigned int cpu)
 {

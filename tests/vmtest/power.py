@@ -3,7 +3,7 @@
 
 import time
 
-from .errors import TestSkip, expect
+from .errors import TestFailure, TestSkip, expect
 from .guest import Guest
 from .kernel import Kernel
 
@@ -57,7 +57,9 @@ def sleep_a_while(guest: Guest, seconds: float, patience: float) -> bool:
             if time.monotonic() - slept > seconds:
                 guest.qemu.qmp("system_wakeup")
                 slept = time.monotonic()
-        expect(time.monotonic() < deadline, f"not back from sleep after {patience:g} s")
+        if time.monotonic() > deadline:
+            how = f"{'has slept' if slept else 'never slept'}, QEMU says {status(guest)}"
+            raise TestFailure(f"not back from sleep after {patience:g} s: {how}")
         time.sleep(0.05)
     guest.reconnect()
     expect(guest.answers(patience), "no answer after sleep")

@@ -13,7 +13,8 @@ from ..units import GIB, MIB, mib
 MOST = 2560 * MIB
 
 # Two emulated processors do the work of ten, beside other guests on the same machine.
-CMDLINE = "rcupdate.rcu_cpu_stall_timeout=60"
+# A guest that does not come back from sleep has to say how far it has come.
+CMDLINE = "rcupdate.rcu_cpu_stall_timeout=60 no_console_suspend"
 
 
 @dataclass(frozen=True)
