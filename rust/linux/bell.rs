@@ -81,8 +81,8 @@ impl Bell {
     /// As [`Bell::ring`], for an interrupt that begins some work: that may well run where it did.
     pub(crate) fn ring_here(&self, bits: u32) {
         // SAFETY: No preconditions.
-        self.processor
-            .store(unsafe { raw::vmem_processor() }, Relaxed);
+        let processor = unsafe { raw::vmem_processor() };
+        self.processor.store(processor, Relaxed);
         self.ring(bits);
     }
 
