@@ -152,6 +152,7 @@ def each_allocation_of_others() -> None:
         name = guest.sh(f"basename {DRIVER}/virtio*").strip()
         converge(guest, 258 * MIB)
         let_single_ones_fail(guest)
+        total = 0
         for what, command, undo in (
             ("unbinding", f"echo {name} >{DRIVER}/unbind", f"echo {name} >{DRIVER}/bind"),
             ("going offline", "echo offline >$state", ""),
@@ -175,7 +176,9 @@ def each_allocation_of_others() -> None:
             else:
                 raise TestFailure(f"{what}: needs more than {ENOUGH} allocations")
             print(f"{what}: {count} allocations failed")
-            expect(count > 0 or FIRST_TO_FAIL > 1, f"{what}: no allocation failed")
+            total += count
+        # One alone may do without: offlining an empty block does at times.
+        expect(total > 0 or FIRST_TO_FAIL > 1, "no allocation failed")
         converge(guest, 0)
         guest.wait_blocks(0)
 
