@@ -243,7 +243,7 @@ void vmem_tag_page(unsigned long pfn, bool tagged)
 	set_page_private(pfn_to_page(pfn), tagged ? VMEM_TAG : 0);
 }
 
-/* All in one call: of hundreds of pages each, the calls took longer than the rest. */
+/* All in one call, rather than two for each of hundreds of pages. */
 void vmem_claim_pages(unsigned long pfn, unsigned long end)
 {
 	page_offline_begin();

@@ -177,7 +177,7 @@ def each_allocation_of_others() -> None:
                 raise TestFailure(f"{what}: needs more than {ENOUGH} allocations")
             print(f"{what}: {count} allocations failed")
             total += count
-        # One alone may do without: offlining an empty block does at times.
+        # One alone may do without: offlining did in some runs.
         expect(total > 0 or FIRST_TO_FAIL > 1, "no allocation failed")
         converge(guest, 0)
         guest.wait_blocks(0)
