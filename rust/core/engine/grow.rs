@@ -109,7 +109,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return None;
         }
         let missing = missing.min(affordable.saturating_mul(geometry.subs_per_block()));
-        if let Some(subs) = self.plug_top(first, missing, usable) {
+        if let Some(subs) = self.plug_from_above(first, missing, usable) {
             return Some(Doing::Plug(subs));
         }
         let most = geometry.max_subs_per_request().min(missing).min(
@@ -128,25 +128,45 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         (start < end).then_some(Doing::Plug(start..end))
     }
 
-    /// The highest of the new blocks that are needed, if that one is to go first: if they are more
-    /// than one request is for, within which [`Engine::next_to_add`] sees to the order.
+    /// What to plug of the new blocks that are needed, if they are more than one request is for,
+    /// within which [`Engine::next_to_add`] sees to the order: the highest one, the lowest, and then
+    /// from above to below.
     ///
     /// Once ZONE_MOVABLE spans a range that no other zone spans, the kernel brings blocks in it
     /// online into that zone by itself, under any online policy but `online_kernel` and
-    /// `auto-movable`. With the highest block there first, all others but the lowest need no second
-    /// pass over their struct pages.
-    fn plug_top(&self, first: u32, missing: u32, usable: u32) -> Option<Range<u32>> {
+    /// `auto-movable`. With the highest and the lowest block there first, all others need no second
+    /// pass over their struct pages. And for each block the kernel looks at all pageblocks of the
+    /// zone up to its first hole (`set_zone_contiguous()`): from below to above that would be all
+    /// that have been added before.
+    fn plug_from_above(&self, first: u32, missing: u32, usable: u32) -> Option<Range<u32>> {
         let geometry = self.map.geometry();
-        let per_block = geometry.subs_per_block();
-        // A whole block: where part of one is needed, it is that of the last one added.
-        let below = missing.checked_sub(1)? / NonZeroU32::new(per_block)?;
+        let per_block = NonZeroU32::new(geometry.subs_per_block())?;
+        let unused = self.map.class(Class::Unused);
+        // Whole blocks: where part of one is needed, that is left for the last request.
+        let below = missing.checked_sub(1)? / per_block;
         let top = first.checked_add(below)?;
         let wanted = self.onlining == Onlining::Movable
             && below >= self.batch
             && top < usable
-            && self.map.class(Class::Unused).contains(top)
-            && !self.movable_from(top);
-        wanted.then(|| geometry.subs_of(top))
+            && unused.contains(top);
+        if !wanted {
+            return None;
+        }
+        if !self.movable_from(top) {
+            return Some(geometry.subs_of(top));
+        }
+        if !self.movable_until(first) {
+            return Some(geometry.subs_of(first));
+        }
+        let most = self.batch.min(geometry.max_subs_per_request() / per_block);
+        let mut start = top;
+        while let Some(block) = start.checked_sub(1) {
+            if top.saturating_sub(block) >= most || !unused.contains(block) {
+                break;
+            }
+            start = block;
+        }
+        Some(geometry.subs_of(start).start..geometry.subs_of(top).end)
     }
 
     /// How many memory blocks more may be offline.
@@ -219,13 +239,20 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .any(|class| self.map.class(*class).at_or_above(block).is_some())
     }
 
-    /// Which of the plugged blocks to add next: see [`Engine::plug_top`].
+    /// Whether `block` or one below it is in ZONE_MOVABLE.
+    fn movable_until(&self, block: u32) -> bool {
+        [Class::MovableFull, Class::MovablePartial]
+            .iter()
+            .any(|class| self.map.class(*class).first().is_some_and(|b| b <= block))
+    }
+
+    /// Which of the plugged blocks to add next: see [`Engine::plug_from_above`].
     fn next_to_add(&self) -> Option<u32> {
         let first = self.not_refused(Class::Loose)?;
         let last = self.map.class(Class::Loose).last()?;
         let top = self.onlining == Onlining::Movable
             && !self.map.class(Class::Refused).contains(last)
-            && !self.movable_from(last);
+            && (self.movable_until(first) || !self.movable_from(last));
         Some(if top { last } else { first })
     }
 
