@@ -291,6 +291,16 @@ void vmem_wake_up(struct wait_queue_head *queue)
 	wake_up_all(queue);
 }
 
+void vmem_rcu_expedite(void)
+{
+	rcu_expedite_gp();
+}
+
+void vmem_rcu_unexpedite(void)
+{
+	rcu_unexpedite_gp();
+}
+
 unsigned int vmem_processor(void)
 {
 	return raw_smp_processor_id();

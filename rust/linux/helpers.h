@@ -58,6 +58,18 @@ u64 vmem_shadow_bytes(u64 size);
 void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
 		       unsigned long *low);
 
+/* Exported, but declared in a header of RCU's own. */
+#ifdef CONFIG_TINY_RCU
+static inline void rcu_expedite_gp(void) { }
+static inline void rcu_unexpedite_gp(void) { }
+#else
+void rcu_expedite_gp(void);
+void rcu_unexpedite_gp(void);
+#endif
+
+void vmem_rcu_expedite(void);
+void vmem_rcu_unexpedite(void);
+
 bool vmem_zone_movable(unsigned long pfn);
 bool vmem_page_free(unsigned long pfn);
 unsigned long vmem_page_to_pfn(struct page *page);
