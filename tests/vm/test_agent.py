@@ -13,6 +13,7 @@ from vmtest.errors import TestFailure, expect, expect_equal
 from vmtest.guest import Guest, only_ours
 from vmtest.ktap import main, test
 from vmtest.qemu import MemDevice
+from vmtest.testdevice import DeviceGuest
 from vmtest.units import GIB, MIB
 
 AGENT = "virtio-mem-agent"
@@ -134,6 +135,21 @@ def waiting_for_memory() -> None:
         guest.resize(0)
         rc, said = wait(guest, "--at-least", "2M", "--device", "virtio99")
         expect_equal(rc, NO_DEVICE, said)
+
+
+@test()
+def a_request_under_way() -> None:
+    """It is announced before the host has answered."""
+    only_ours(NOT_OURS)
+    with DeviceGuest() as guest, watching(guest) as watch:
+        watch_until(watch, state="settled")
+        for kind, size, state in (("plug", 64, "plugging"), ("unplug", 0, "unplugging")):
+            guest.fault(f"kind={kind} hold times=1")
+            guest.request(size * MIB)
+            watch_until(watch, state=state)
+            guest.control("release")
+            watch_until(watch, state="settled", plugged_size=size * MIB)
+        guest.expect_obedient()
 
 
 @test()

@@ -4,7 +4,7 @@
 
 import time
 
-from vmtest.cpu import kernel_thread_seconds
+from vmtest.cpu import kernel_thread_seconds, kernel_threads
 from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, driver_under_test, only_ours
 from vmtest.ktap import main, test
@@ -98,6 +98,47 @@ def waiting_costs_next_to_nothing() -> None:
             expect(guest.plugged() > 0, "nothing is left to wait for")
             print(f"{used:.2f} s of processor time in {window:g} s")
             expect(used <= 0.03 * window, f"{used:.2f} s of processor time in {window:g} s")
+
+
+def driver_thread(guest: Guest) -> str:
+    """The number of the driver's only thread."""
+    named = guest.sh("cd /proc && grep -lx virtio_mem [0-9]*/comm 2>/dev/null; true").split()
+    expect_equal(len(named), 1, "threads of the driver")
+    return named[0].split("/")[0]
+
+
+@test()
+def rests_where_its_interrupt_comes() -> None:
+    """The thread does, but keeps to the processors that userspace has chosen for it."""
+    only_ours("it works in a queue of the processor that has the interrupt")
+    with Guest() as guest:
+        thread = driver_thread(guest)
+        device = guest.sh("basename /sys/bus/virtio/drivers/virtio_mem/virtio*").strip()
+        (line,) = guest.sh(f"grep -w {device}-config /proc/interrupts").splitlines()
+        affinity = f"/proc/irq/{line.split(':')[0].strip()}/smp_affinity_list"
+
+        def expect_rest(interrupts: int, processor: int) -> None:
+            guest.write(affinity, str(interrupts))
+            # The first interrupt may still come to the processor that had it before.
+            for size in (64 * MIB, 2 * MIB):
+                guest.resize(size)
+                guest.expect_hotplugged(size)
+
+            def there() -> bool:
+                fields = dict(kernel_threads(guest))[thread]
+                return (fields[0], int(fields[36])) == ("I", processor)
+
+            what = f"interrupts on {interrupts}: the thread does not rest on {processor}"
+            guest.wait_until(there, 10, what)
+
+        for processor in (1, 0, 1):
+            expect_rest(processor, processor)
+        allowed = guest.sh(f"grep Cpus_allowed_list /proc/{thread}/status").split()[1]
+        expect_equal(allowed, "0-1", "processors of the thread")
+        guest.sh(f"taskset -p 1 {thread}")
+        expect_rest(1, 0)
+        guest.sh(f"taskset -p 3 {thread}")
+        expect_rest(1, 1)
 
 
 if __name__ == "__main__":
