@@ -148,5 +148,20 @@ def wholly_out_of_reach() -> None:
         guest.rmmod()
 
 
+@test(limit=180)
+def memory_blocks_of_a_large_guest() -> None:
+    """They are larger than what a device lets be used beyond what it asks for (256 MiB)."""
+    # Where it ends there is no room for memory below 1 TiB, so that Linux sees a large guest.
+    cpu = FAR_CPU if emulated() else ()
+    with Guest(MemDevice(size=1024 * GIB), memory=5 * GIB, extra=cpu) as guest:
+        block = int(guest.read("/sys/devices/system/memory/block_size_bytes"), 16)
+        if block <= 256 * MIB:
+            raise TestSkip(f"memory blocks have {block // MIB} MiB")
+        for size in (2 * MIB, block + 130 * MIB, 3 * block - 2 * MIB, block // 2, 2 * block, 0):
+            guest.resize(size)
+            guest.expect_hotplugged(size)
+        guest.wait_blocks(0)
+
+
 if __name__ == "__main__":
     main()

@@ -55,15 +55,20 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return None;
         }
         let geometry = *self.map.geometry();
-        let usable = geometry.usable_blocks(self.config.usable_region_size);
+        // The last block may be usable in part: devices are generous by 256 MiB or less with what
+        // they let be used beyond the requested size, and a memory block may have 2 GiB.
+        let usable = geometry.usable_subs(self.config.usable_region_size);
         // A big block of which nothing is plugged is removed first (see below).
         let fill = (geometry.memory_blocks_per_block() == 1).then_some(FILL_ORDER);
         for class in fill.into_iter().flatten() {
-            let Some(block) = self.map.class(class).first().filter(|b| *b < usable) else {
+            let Some(block) = self.map.class(class).first() else {
                 continue;
             };
             if let Some(subs) = self.map.unplugged_run(block, missing) {
-                return Some(Doing::Plug(subs));
+                let subs = subs.start..subs.end.min(usable);
+                if !subs.is_empty() {
+                    return Some(Doing::Plug(subs));
+                }
             }
         }
         if geometry.memory_blocks_per_block() > 1 {
@@ -81,11 +86,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.wait_for(reason, delay, around);
     }
 
-    /// Plugs the sub-blocks of a run of new blocks, which are added one by one after that.
+    /// Plugs the sub-blocks, below `usable`, of a run of new blocks, which are added one by one after
+    /// that.
     fn plug_new(&mut self, missing: u32, usable: u32, around: &Surroundings) -> Option<Doing> {
         let geometry = *self.map.geometry();
         let unused = self.map.class(Class::Unused);
-        let Some(first) = unused.first().filter(|block| *block < usable) else {
+        let is_usable = |block: &u32| geometry.subs_of(*block).start < usable;
+        let Some(first) = unused.first().filter(is_usable) else {
             if geometry.memory_blocks_per_block() > 1 && self.has_empty() {
                 // What is left of big blocks, which are removed before they are used again.
                 self.wait_for_memory(around);
@@ -120,11 +127,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let start = geometry.subs_of(first).start;
         let mut end = start;
         let mut block = first;
-        while block < usable && unused.contains(block) && end.saturating_sub(start) < most {
+        while is_usable(&block) && unused.contains(block) && end.saturating_sub(start) < most {
             end = geometry.subs_of(block).end;
             block = block.saturating_add(1);
         }
-        let end = end.min(start.saturating_add(most));
+        let end = end.min(start.saturating_add(most)).min(usable);
         (start < end).then_some(Doing::Plug(start..end))
     }
 
@@ -147,7 +154,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let top = first.checked_add(below)?;
         let wanted = self.onlining == Onlining::Movable
             && below >= self.batch
-            && top < usable
+            && geometry.subs_of(top).end <= usable
             && unused.contains(top);
         if !wanted {
             return None;

@@ -41,10 +41,10 @@ pub(crate) struct Manners {
 
 /// In the manner of four hypervisors, with their sizes scaled down as memory blocks are here.
 pub(crate) const MANNERS: [Manners; 4] = [
-    // QEMU
+    // QEMU, to a guest whose memory blocks are larger than its 256 MiB
     Manners {
         too_much: Response::Nack,
-        slack: 2 * BLOCK,
+        slack: 2 * SUB,
         boundary: u64::MAX,
         closes: false,
         miscounts: false,
