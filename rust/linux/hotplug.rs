@@ -329,7 +329,7 @@ struct Expedited;
 
 impl Expedited {
     fn begin() -> Self {
-        // SAFETY: No preconditions; `drop` undoes it.
+        // SAFETY: It counts in an atomic how many want that, from any context; `drop` counts down.
         unsafe { raw::vmem_rcu_expedite() };
         Self
     }
@@ -337,7 +337,7 @@ impl Expedited {
 
 impl Drop for Expedited {
     fn drop(&mut self) {
-        // SAFETY: Begun in `begin`, and not ended before.
+        // SAFETY: The only values are those of `begin`, so this takes back what that has counted.
         unsafe { raw::vmem_rcu_unexpedite() };
     }
 }

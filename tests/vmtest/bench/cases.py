@@ -170,7 +170,7 @@ WAITING = Row("kernel threads while waiting for busy memory", "% of a CPU", limi
 SETTLED = Row("kernel threads while settled", "% of a CPU", limit=0.1)
 
 WINDOW = 20.0
-# After this time both drivers look at memory in use as seldom as when they wait for long.
+# By then the first attempts, which follow each other soon, are over.
 LONG = 60.0
 
 
