@@ -286,11 +286,6 @@ impl Geometry {
         first..first.saturating_add(self.subs_per_block())
     }
 
-    /// How many of the blocks lie wholly inside a usable region of `usable` bytes.
-    pub fn usable_blocks(&self, usable: u64) -> u32 {
-        self.blocks_in(self.usable_part(usable)).min(self.blocks)
-    }
-
     /// How many of the sub-blocks lie wholly inside a usable region of `usable` bytes.
     pub fn usable_subs(&self, usable: u64) -> u32 {
         self.subs_in(self.usable_part(usable)).min(self.subs())

@@ -267,10 +267,10 @@ fn only_whole_addressable_memory_blocks_are_managed() {
         (odd.blocks(), odd.memory_block_addr(0)),
         (7, (4096 + 128) * MIB)
     );
-    assert_eq!(odd.usable_blocks(126 * MIB), 0);
-    assert_eq!(odd.usable_blocks((126 + 127) * MIB), 0);
-    assert_eq!(odd.usable_blocks((126 + 128) * MIB), 1);
-    assert_eq!(odd.usable_blocks(u64::MAX), 7);
+    assert_eq!(odd.usable_subs(126 * MIB), 0);
+    assert_eq!(odd.usable_subs((126 + 127) * MIB), 63);
+    assert_eq!(odd.usable_subs((126 + 128) * MIB), 64);
+    assert_eq!(odd.usable_subs(u64::MAX), 7 * 64);
     // Cut by what Linux can address.
     let low = geometry(|_, limits| limits.first = 4500 * MIB).unwrap();
     assert_eq!(
@@ -323,7 +323,7 @@ fn big_blocks_are_as_large_as_they_must_or_may_be() {
     assert_eq!(large.block_of_memory_block(3), 0);
     assert_eq!(large.memory_block_addr(5), (4096 + 5 * 128) * MIB);
     assert_eq!(large.device_blocks(1), 1);
-    assert_eq!(large.usable_blocks(1023 * MIB), 1);
+    assert_eq!(large.usable_subs(1023 * MIB), 1);
     let (forced, _) = geometry(2 * MIB, true, 0);
     assert_eq!((forced.blocks(), forced.sub_size()), (8, 128 * MIB));
     assert_eq!(forced.device_blocks(1), 64);
