@@ -149,14 +149,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = self.map.geometry();
         let per_block = NonZeroU32::new(geometry.subs_per_block())?;
         let unused = self.map.class(Class::Unused);
-        // Whole blocks: where part of one is needed, that is left for the last request.
-        let below = missing.checked_sub(1)? / per_block;
-        let top = first.checked_add(below)?;
-        let wanted = self.onlining == Onlining::Movable
-            && below >= self.batch
-            && geometry.subs_of(top).end <= usable
-            && unused.contains(top);
-        if !wanted {
+        // Whole blocks: where part of one is needed, that is left for the last request. It is of the
+        // lowest block, or of one above all these, where less than the whole of that is usable.
+        let last = first.checked_add(missing.checked_sub(1)? / per_block)?;
+        let top = [Some(last), last.checked_sub(1)]
+            .into_iter()
+            .flatten()
+            .find(|block| unused.contains(*block) && geometry.subs_of(*block).end <= usable)?;
+        if self.onlining != Onlining::Movable || top.saturating_sub(first) < self.batch {
             return None;
         }
         if !self.movable_from(top) {

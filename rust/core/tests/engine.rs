@@ -463,10 +463,10 @@ fn a_small_usable_region_is_respected() {
     resize(&mut world, 5 * BLOCK);
 }
 
-#[test]
-fn the_highest_block_goes_first_and_nothing_is_left_out() {
+/// Asks for 200 blocks of eight sub-blocks, and two sub-blocks more; returns the blocks in the order
+/// in which they were added, and those of which not all is plugged.
+fn order_of_adding(world: &mut World) -> (Vec<u32>, Vec<u32>) {
     // One request is for 128 of these small blocks.
-    let mut world = World::new(300, Onlining::Movable, Policy::Kernel);
     world.request(200 * BLOCK + 2 * SUB);
     let mut added = Vec::new();
     while world.engine.status().state != State::Settled || added.is_empty() {
@@ -479,14 +479,31 @@ fn the_highest_block_goes_first_and_nothing_is_left_out() {
         world.finish();
     }
     assert_eq!(world.violation, None);
+    let map = world.engine.map();
+    let partial = (0..201).filter(|n| map.plugged_in(*n) < 8).collect();
+    (added, partial)
+}
+
+#[test]
+fn the_highest_block_goes_first_and_nothing_is_left_out() {
+    let mut world = World::new(300, Onlining::Movable, Policy::Kernel);
+    let (added, partial) = order_of_adding(&mut world);
     // The kernel looks at all up to the first hole whenever one is added.
     let from_above: Vec<u32> = [200, 0].into_iter().chain((1..200).rev()).collect();
     assert_eq!(added, from_above);
     // One block in part, of the last request, and it is not the highest.
-    let map = world.engine.map();
-    let partial: Vec<u32> = (0..201).filter(|n| map.plugged_in(*n) < 8).collect();
     assert_eq!(partial, [71]);
-    assert_eq!(map.plugged_in(71), 2);
+}
+
+#[test]
+fn the_highest_usable_block_goes_first_when_one_above_is_usable_in_part() {
+    let mut world = World::new(300, Onlining::Movable, Policy::Kernel);
+    world.config.usable_region_size = 0;
+    world.manners.slack = SUB;
+    let (added, partial) = order_of_adding(&mut world);
+    let from_above = [199, 0].into_iter().chain((1..199).rev());
+    assert_eq!(added, from_above.chain([200]).collect::<Vec<_>>());
+    assert_eq!(partial, [200]);
 }
 
 #[test]
