@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What another driver has left, and devices that are not what the engine takes them for.
+
+use crate::resize;
+use crate::settle;
+use crate::world::Block;
+use crate::world::Owner;
+use crate::world::Policy;
+use crate::world::World;
+use crate::world::BLOCK;
+use crate::world::MANNERS;
+use crate::world::MIB;
+use crate::world::SUB;
+use virtio_mem_core::engine::Onlining;
+use virtio_mem_core::engine::Step;
+use virtio_mem_core::vocabulary::Reason;
+use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::wire::Request;
+
+#[test]
+fn memory_from_an_earlier_life_is_unplugged_first() {
+    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+    world.device[3] = true;
+    world.config.plugged_size = SUB;
+    let words = vec![0; 4096];
+    world.engine = virtio_mem_core::engine::Engine::new(
+        world.geometry,
+        words,
+        world.config,
+        Onlining::Movable,
+    );
+    world.faults.busy = 3;
+    resize(&mut world, 40 * MIB);
+    assert!(!world.engine.unplug_all_required());
+}
+
+#[test]
+fn a_new_driver_takes_over_what_the_old_one_left() {
+    for policy in [Policy::Offline, Policy::Kernel] {
+        let mut world = World::new(16, Onlining::Movable, policy);
+        resize(&mut world, 5 * BLOCK + 3 * SUB);
+        assert!(world.offline(2));
+        let before = world.blocks.clone();
+        for _ in 0..3 {
+            world.reload();
+            // Until the device has told what is plugged nothing moves.
+            assert!(!world.online(2, true) && !world.offline(1));
+            settle(&mut world);
+            assert_eq!(world.blocks, before);
+            assert_eq!(world.engine.plugged_size(), 5 * BLOCK + 3 * SUB);
+        }
+        assert!(world.online(2, true) && world.offline(1));
+        resize(&mut world, 9 * BLOCK);
+        world.reload();
+        resize(&mut world, 0);
+        assert!(world.blocks.iter().all(|block| *block == Block::Absent));
+    }
+}
+
+#[test]
+fn a_take_over_waits_for_a_device_that_says_nothing() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 2 * BLOCK);
+    world.reload();
+    world.faults.mute = 100;
+    world.request(0);
+    world.run(60);
+    assert_eq!(world.plugged(), 2 * BLOCK);
+    let status = world.engine.status();
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Waiting, Reason::HostError)
+    );
+    settle(&mut world);
+    assert_eq!(world.plugged(), 0);
+}
+
+#[test]
+fn what_the_device_has_lost_is_withdrawn() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 4 * BLOCK);
+    for cell in [9, 10, 31] {
+        world.change_mind(cell);
+    }
+    world.owner[31] = Owner::Pinned;
+    world.engine.config_changed();
+    world.run(200);
+    // The one that cannot be moved is tried for again, the others are replaced.
+    assert_eq!(world.uses_unplugged(), Some(31));
+    assert_eq!(world.plugged(), 4 * BLOCK - SUB);
+    world.owner[31] = Owner::Buddy;
+    settle(&mut world);
+    assert_eq!(world.uses_unplugged(), None);
+    assert_eq!(world.plugged(), 4 * BLOCK);
+}
+
+#[test]
+fn what_the_device_has_beyond_the_map_is_found() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK + SUB);
+    // In a memory block that Linux has, and in one that it does not have.
+    world.change_mind(12);
+    world.change_mind(30);
+    resize(&mut world, BLOCK + 3 * SUB);
+    assert_eq!(world.uses_unplugged(), None);
+    resize(&mut world, 0);
+}
+
+#[test]
+fn what_lay_beyond_the_usable_region_is_found_when_it_grows() {
+    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+    world.manners.slack = 0;
+    world.config.usable_region_size = 2 * BLOCK;
+    resize(&mut world, BLOCK);
+    let cells = world.cells_of(5);
+    world.device[cells].fill(true);
+    world.misled();
+    world.engine.config_changed();
+    settle(&mut world);
+    assert_eq!(world.plugged(), 2 * BLOCK);
+    world.config.usable_region_size = 8 * BLOCK;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert_eq!(world.plugged(), BLOCK);
+}
+
+#[test]
+fn a_device_that_counts_wrong_is_asked_once() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK + SUB);
+    world.drift = 7 * SUB;
+    world.requests = 0;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert!((1..30).contains(&world.requests), "{}", world.requests);
+    world.requests = 0;
+    world.engine.config_changed();
+    settle(&mut world);
+    assert_eq!(world.requests, 0);
+    resize(&mut world, 2 * BLOCK);
+}
+
+#[test]
+fn what_could_not_be_asked_about_is_asked_when_it_can_be() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    world.manners = MANNERS[2];
+    resize(&mut world, BLOCK);
+    // The device starts anew: nothing is plugged, and nothing usable until the next resize.
+    world.device.fill(false);
+    world.config.usable_region_size = 0;
+    world.misled();
+    world.engine.config_changed();
+    world.run(200);
+    assert_eq!(world.uses_unplugged(), Some(0));
+    resize(&mut world, 2 * BLOCK);
+    assert_eq!(world.uses_unplugged(), None);
+}
+
+#[test]
+fn work_beside_an_audit_is_told() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, BLOCK);
+    // The device has lost something and will not say what.
+    world.faults.mute = u32::MAX;
+    world.change_mind(1);
+    world.engine.config_changed();
+    world.run(5);
+    let status = world.engine.status();
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Waiting, Reason::HostError)
+    );
+    world.request(2 * BLOCK);
+    let mut seen = false;
+    for _ in 0..200 {
+        world.begin();
+        let plugs = matches!(&world.step, Some(Step::Send(Request::Plug { .. })));
+        seen |= plugs && world.engine.status().state == State::Plugging;
+        world.finish();
+    }
+    assert!(seen);
+}
