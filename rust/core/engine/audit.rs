@@ -127,7 +127,6 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.suspected = self.current_drift();
                 self.audit_all();
                 self.pause_audit(around);
-                return;
             }
             Reread::Agreed if self.current_drift() == self.drift => {
                 self.audit = None;
@@ -136,7 +135,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Reread::Agreed => {}
         }
         // The difference may be where the device could not be asked the last time.
-        let more = self.drift != 0 && self.config.usable_region_size > old.usable_region_size;
+        let grown = self.config.usable_region_size > old.usable_region_size;
+        let more = self.drift != 0 && grown;
         let due = match self.audit {
             // What was told so far may be out of date.
             Some(_) => self.config.plugged_size != old.plugged_size,
@@ -144,6 +144,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         };
         if due {
             self.audit_all();
+        }
+        // And it is asked before anything is plugged there.
+        if let Some(audit) = self.audit.as_mut().filter(|_| grown) {
+            audit.go_on();
         }
     }
 

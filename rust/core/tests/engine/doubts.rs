@@ -16,6 +16,7 @@ use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
 
 #[test]
@@ -123,6 +124,34 @@ fn what_lay_beyond_the_usable_region_is_found_when_it_grows() {
     world.engine.config_changed();
     settle(&mut world);
     assert_eq!(world.plugged(), BLOCK);
+}
+
+/// Whatever the moment at which it grows: the device is asked before anything is plugged there.
+#[test]
+fn what_becomes_usable_is_asked_about_at_once() {
+    for steps in 0..30 {
+        let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
+        resize(&mut world, BLOCK);
+        let cells = world.cells_of(5);
+        world.device[cells].fill(true);
+        world.reload();
+        world.told = Some(Config {
+            usable_region_size: 2 * BLOCK,
+            plugged_size: 7,
+            ..world.config
+        });
+        world.engine.config_changed();
+        for _ in 0..steps {
+            world.begin();
+            world.finish();
+        }
+        // While something is under way.
+        world.begin();
+        world.told = None;
+        world.request(8 * BLOCK);
+        settle(&mut world);
+        assert_eq!(world.plugged(), 8 * BLOCK);
+    }
 }
 
 #[test]
