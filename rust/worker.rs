@@ -123,10 +123,11 @@ impl Worker {
     }
 
     fn around(&self) -> Surroundings {
+        let free = hotplug::available_memory();
         Surroundings {
             now_ms: self.report.now_ms(),
-            free: hotplug::available_memory(),
-            metadata_room: hotplug::metadata_room(),
+            free,
+            metadata_room: hotplug::metadata_room(free),
             unplug_online: module::UNPLUG_ONLINE.get(),
         }
     }
@@ -401,10 +402,14 @@ impl Run for Worker {
                 break;
             };
             self.report.step_done(&step, &outcome, begun);
-            around = self.around();
+            if step == Step::ReadConfig {
+                // In so short a time, and with the host waiting, as it has been.
+                around.now_ms = self.report.now_ms();
+            } else {
+                around = self.around();
+            }
             device.with_engine(|engine| engine.done(outcome, &around));
             device.notify_changed();
-            self.report.refresh();
         }
         self.report.publish();
         self.wind_down();

@@ -90,19 +90,20 @@ const NEEDY: u64 = 128 << 20;
 
 /// How much the kernel can allocate for the metadata of more memory without pushing the guest into
 /// reclaim: what is free above the high watermarks and half of what caches files, in zones that
-/// kernel memory comes from, less a reserve. In bytes.
+/// kernel memory comes from, less a reserve. In bytes, as is `available`, what
+/// [`available_memory`] says.
 ///
 /// A guest that is short of memory altogether reclaims anyway, and more memory is what ends that:
 /// it may spend half of what is above the minimum watermarks. (Where only kernel memory is short, as
 /// in a small guest with much in ZONE_MOVABLE, more of that would not help.)
-pub(crate) fn metadata_room() -> u64 {
+pub(crate) fn metadata_room(available: u64) -> u64 {
     let (mut managed, mut above_high, mut above_low) = (0, 0, 0);
     // SAFETY: The results are ours to write.
     unsafe { raw::vmem_kernel_pages(&mut managed, &mut above_high, &mut above_low) };
     let bytes = |pages: c_ulong| (pages as u64).saturating_mul(kernel::page::PAGE_SIZE as u64);
     let keep = (bytes(managed) / KEEP_SHARE).clamp(*KEEP.start(), *KEEP.end());
     let room = bytes(above_high).saturating_sub(keep);
-    if available_memory() < NEEDY {
+    if available < NEEDY {
         room.max(bytes(above_low) / 2)
     } else {
         room
