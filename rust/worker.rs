@@ -370,7 +370,8 @@ impl Run for Worker {
                 engine.step(&around, &|number| self.look(number))
             });
             if step == (Step::Wait { ms: Some(0) }) {
-                // The engine's lock was free in between.
+                // The engine's lock was free in between. This may go on for a while.
+                self.report.refresh();
                 around = self.around();
                 continue;
             }
