@@ -166,6 +166,7 @@ def uneven(driver: str) -> Values:
 
 
 EXIT = Row("from a process's exit to the size it blocked", limit=1.0)
+KILL = Row("the same from the signal that ends it, with the time to free its memory")
 WAITING = Row("kernel threads while waiting for busy memory", "% of a CPU", limit=0.1)
 SETTLED = Row("kernel threads while settled", "% of a CPU", limit=0.1)
 
@@ -201,14 +202,10 @@ def waiting(driver: str) -> Values:
         time.sleep(LONG)
         guest.settle(quiet=10, timeout=120)
         share = busy_share(guest)
-        start = time.monotonic()
-        load.program.signal(9)
-        guest.wait_until(lambda: guest.plugged() == 0, 400, "the shrink", poll=measure.POLL)
-        seconds = time.monotonic() - start
-        load.program.wait(60)
+        ended, seconds = measure.end(guest, load.program)
         # Less than nothing is as much as the guest itself does at one time more than at another.
         more = {WAITING: max(0.0, share - without), SETTLED: max(0.0, settled - without)}
-        return {EXIT: seconds, **more}
+        return {EXIT: max(0.0, seconds - ended), KILL: seconds, **more}
 
 
 PLUG_STEP = Row("2 MiB more, until the host is asked for them", "ms", ratio=1.0)
@@ -299,20 +296,19 @@ PLUG_INSTRUCTIONS = Row("instructions to plug 2 GiB", "millions", ratio=1.0)
 UNPLUG_INSTRUCTIONS = Row("instructions to unplug 2 idle GiB", "millions", ratio=1.0)
 
 
-@case(quick=False, rounds=2)
+@case(quick=False)
 def instructions(driver: str) -> Values:
     device = MemDevice(size=2 * GIB)
     # The time that kernel threads have run is the number of their instructions.
     with guest_for(driver, device, name="instructions", accel="icount") as guest:
-        counts = [measure.kernel_nanoseconds(guest)]
-        for size in (2 * GIB, 0):
+        values = {}
+        for row, size in ((PLUG_INSTRUCTIONS, 2 * GIB), (UNPLUG_INSTRUCTIONS, 0)):
+            measure.let_kernel_rest(guest)
+            before = measure.kernel_nanoseconds(guest)
             measure.resize(guest, size)
             guest.expect_hotplugged(size)
-            counts.append(measure.kernel_nanoseconds(guest))
-        return {
-            PLUG_INSTRUCTIONS: (counts[1] - counts[0]) / 1e6,
-            UNPLUG_INSTRUCTIONS: (counts[2] - counts[1]) / 1e6,
-        }
+            values[row] = (measure.kernel_nanoseconds(guest) - before) / 1e6
+        return values
 
 
 def chosen(pattern: str) -> list[Case]:

@@ -3,10 +3,13 @@
 
 import json
 import re
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
+from ..commands import Program
 from ..cpu import kernel_threads
 from ..errors import TestFailure
 from ..guest import Guest
@@ -16,6 +19,9 @@ POLL = 0.002
 
 # How long one resize may take: the C driver works on 32 GiB for minutes.
 PATIENCE = 600.0
+
+# Kernel threads that use no more than so many nanoseconds in a second have nothing to do.
+AT_REST = 10_000_000
 
 # What is left free when all memory is used once: nothing has to be reclaimed.
 SPARED = 96 * MIB
@@ -122,6 +128,35 @@ def kernel_nanoseconds(guest: Guest) -> int:
         if path.split("/")[2] in threads:
             total += int(values.split()[0])
     return total
+
+
+def let_kernel_rest(guest: Guest) -> None:
+    """Waits until kernel threads have no more to do than they always have: after the start the
+    kernel tests its ciphers, for longer than a resize takes."""
+    used = []
+
+    def at_rest() -> bool:
+        used.append(kernel_nanoseconds(guest))
+        return len(used) > 1 and used[-1] - used[-2] < AT_REST
+
+    guest.wait_until(at_rest, 120, "kernel threads with nothing to do", poll=1)
+
+
+def end(guest: Guest, program: Program) -> tuple[float, float]:
+    """Kills a program whose memory a shrink to nothing waits for. Gives the seconds until it has
+    ended, which is when the kernel has freed all of that, and until nothing is plugged."""
+
+    def wait() -> float:
+        program.wait(120)
+        return time.monotonic()
+
+    with ThreadPoolExecutor(1) as pool:
+        start = time.monotonic()
+        ended = pool.submit(wait)
+        program.signal(signal.SIGKILL)
+        guest.wait_until(lambda: guest.plugged() == 0, 400, "the shrink", poll=POLL)
+        seconds = time.monotonic() - start
+        return ended.result() - start, seconds
 
 
 def kernel_memory(guest: Guest) -> int:
