@@ -2,6 +2,7 @@
 
 //! Growing: first what is plugged already, then partly plugged blocks, then new ones.
 
+use super::waiting::WATCH_MS;
 use super::Doing;
 use super::Engine;
 use super::Onlining;
@@ -23,9 +24,6 @@ const FILL_ORDER: [Class; 6] = [
     Class::KernelEmpty,
     Class::OfflineEmpty,
 ];
-
-/// How often to see whether there is memory for the metadata of new blocks, in milliseconds.
-const ROOM_MS: u64 = 1_000;
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when no more is plugged than requested; `None` if there is nothing, or
@@ -114,7 +112,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         let affordable = geometry.memory_blocks_for(around.metadata_room) / geometry.per_block();
         if affordable == 0 {
-            self.wait_for(Reason::NoMemory, Some(ROOM_MS), around);
+            self.wait_for(Reason::NoMemory, Some(WATCH_MS), around);
             return None;
         }
         let missing = missing.min(affordable.saturating_mul(geometry.subs_per_block()));

@@ -9,10 +9,8 @@ use super::Surroundings;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 
-/// How often free memory is looked at while waiting for memory in use, in milliseconds. Nothing
-/// tells of memory that becomes free. Freeing what a process had takes the kernel a while too, and a
-/// second for both, and for the shrink, is as much as an administrator should have to wait.
-const WATCH_MS: u64 = 250;
+/// How often free memory is looked at while waiting for memory in use, in milliseconds.
+pub(super) const WATCH_MS: u64 = 1_000;
 
 /// Why nothing is done, and until when.
 #[derive(Clone, Copy, Debug)]

@@ -33,14 +33,14 @@ fn busy_memory_is_skipped_and_retried_when_memory_is_freed() {
         (status.state, status.reason),
         (State::Waiting, Reason::MemoryInUse)
     );
-    // Nothing is tried while nothing changes: only looks four times a second, within the backoff.
+    // Nothing is tried while nothing changes: only looks once a second, within the backoff.
     let started = world.now_ms;
     let mut looks = 0;
     while world.begin().is_none() {
         looks += 1;
         assert!(looks < 100);
     }
-    assert!(world.now_ms - started >= 250 * (looks - 1));
+    assert!(world.now_ms - started >= 1000 * (looks - 1));
     for owner in &mut world.owner {
         if *owner == Owner::Pinned {
             *owner = Owner::Buddy;
@@ -52,7 +52,7 @@ fn busy_memory_is_skipped_and_retried_when_memory_is_freed() {
     settle(&mut world);
     assert_eq!(world.plugged(), 0);
     assert!(
-        world.now_ms - freed <= 250,
+        world.now_ms - freed <= 1000,
         "{} ms late",
         world.now_ms - freed
     );
@@ -78,7 +78,7 @@ fn memory_freed_during_a_pass_starts_another() {
     let freed = world.now_ms;
     settle(&mut world);
     assert_eq!(world.plugged(), 0);
-    assert!(world.now_ms - freed <= 250);
+    assert!(world.now_ms - freed <= 1000);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn memory_that_comes_and_goes_does_not_keep_it_busy() {
     world.remove_ms = 700;
     world.request(0);
     let (mut busy, mut started) = (0, None);
-    for round in 0..16_000_u64 {
+    for round in 0..4_000_u64 {
         // Less than a block, but more than nothing.
         world.free = (1 << 30) + (round % 2) * 8 * SUB.min(BLOCK - 1);
         let before = world.now_ms;
