@@ -199,15 +199,8 @@ impl Driven {
     }
 
     fn freeze(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
-        let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
-        let plugged = self
-            .device
-            .with_engine(|engine| engine.plugged_size() != 0 || engine.unplug_all_required());
-        if suspending_to_ram() && plugged && !vdev.has_feature(PERSISTENT_SUSPEND) {
-            dev_err!(dev, "suspending with plugged memory is not supported\n");
-            return Err(EPERM);
-        }
-        self.worker.suspend()
+        let persistent = vdev.has_feature(PERSISTENT_SUSPEND);
+        self.worker.suspend(persistent || !suspending_to_ram())
     }
 }
 

@@ -264,22 +264,42 @@ impl Worker {
         }
     }
 
-    /// Brings the thread to rest and takes the queue away, before the machine is suspended. `EBUSY`:
-    /// it does not come to rest. May sleep.
-    pub(crate) fn suspend(&self) -> Result {
-        if self.suspended.load(Acquire) {
-            // It did not come back the last time, and the thread still rests.
-            return Ok(());
+    /// Brings the thread to rest and takes the queue away, before the machine is suspended, if that
+    /// is `persistent`: what is plugged stays. `EBUSY`: it does not come to rest. `EPERM`: something
+    /// is plugged, and would be lost. May sleep.
+    pub(crate) fn suspend(&self, persistent: bool) -> Result {
+        // If it did not come back the last time, the thread still rests.
+        let suspended = self.suspended.load(Acquire);
+        let result = if !suspended && !self.bring_to_rest() {
+            dev_err!(self.device.dev(), "suspend: a step takes too long\n");
+            Err(EBUSY)
+        } else if !persistent && self.may_lose_memory() {
+            // Only now, as the step that was under way may have plugged something.
+            dev_err!(
+                self.device.dev(),
+                "suspending with plugged memory is not supported\n"
+            );
+            Err(EPERM)
+        } else {
+            Ok(())
+        };
+        if suspended {
+            return result;
         }
-        if !self.bring_to_rest() {
+        if result.is_err() {
             let bell = self.device.bell();
             bell.take(PAUSE);
             bell.ring(RESUME);
-            dev_err!(self.device.dev(), "suspend: a step takes too long\n");
-            return Err(EBUSY);
+        } else {
+            self.take_queue_away();
         }
-        self.take_queue_away();
-        Ok(())
+        result
+    }
+
+    /// Whether a device that forgets everything would take memory away.
+    fn may_lose_memory(&self) -> bool {
+        self.device
+            .with_engine(|engine| engine.plugged_size() != 0 || engine.unplug_all_required())
     }
 
     /// The same before the device is reset, which happens in any case: a step that still goes on is

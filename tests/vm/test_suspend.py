@@ -76,6 +76,13 @@ def refused_with_memory_that_would_be_lost() -> None:
         expect("suspending with plugged memory" in guest.dmesg(), "no reason in the log")
         guest.settle_at(258 * MIB)
         guest.settle_at(0)
+        # Also if nothing is plugged yet, but the device is about to answer that it is.
+        guest.fault("kind=plug delay=1500 times=1")
+        guest.request(130 * MIB)
+        guest.wait_until(lambda: guest.status()["faults"] > 0, 30, "nothing is plugged")
+        expect_equal(guest.try_control("freeze"), errno.EPERM, "to sleep while memory is plugged")
+        guest.converge(130 * MIB)
+        guest.settle_at(0)
         guest.control("freeze")
         guest.request(130 * MIB)
         guest.control("thaw")
