@@ -40,6 +40,8 @@ use kernel::sync::CondVarTimeoutResult;
 use kernel::sync::Mutex;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::InLinux;
@@ -55,8 +57,11 @@ pub(crate) type Engine = virtio_mem_core::engine::Engine<KVVec<u64>>;
 /// step with sub-blocks of it takes as long as the host's answer.
 const MOVE_PATIENCE_MS: u32 = 5_000;
 
-/// How often such a block is looked at where nobody tells when it has moved, in milliseconds.
-const MOVE_POLL_MS: u32 = 20;
+/// For how long, and how often, whoever binds the driver looks whether somebody still moves a memory
+/// block, in milliseconds. That lasts only until Linux announces the move, or where it did so before
+/// we listened, until it is over.
+const ADOPT_PATIENCE_MS: i64 = 20_000;
+const ADOPT_POLL_MS: i64 = 20;
 
 /// For how long, and how often, it is tried to remove a memory block where there is no memory for
 /// that, in milliseconds.
@@ -218,22 +223,13 @@ impl Device {
     /// the first step. Returns how many memory blocks that are. `EBUSY`: somebody goes on moving
     /// one. May sleep.
     pub(crate) fn adopt(&self) -> Result<u32> {
-        let size = self.geometry.memory_block_size();
+        let begun = Instant::now();
         let mut count = 0_u32;
         for number in 0..self.geometry.memory_blocks() {
-            let addr = self.geometry.memory_block_addr(number);
-            let state = match self.settled_state(addr)? {
-                Found::Nothing => continue,
-                Found::Offline => InLinux::Offline,
-                _ if self
-                    .region
-                    .pages(addr, size)
-                    .is_some_and(|pages| pages.movable()) =>
-                {
-                    InLinux::Movable
-                }
-                _ => InLinux::Kernel,
-            };
+            let state = self.settled_state(number, begun)?;
+            if state == InLinux::Absent {
+                continue;
+            }
             count = count.saturating_add(1);
             self.with_engine(|engine| engine.adopt(number, state));
         }
@@ -243,16 +239,38 @@ impl Device {
         Ok(count)
     }
 
-    /// The state of the memory block at `addr`, when it does not move.
-    fn settled_state(&self, addr: u64) -> Result<Found> {
+    /// The state of a memory block, when it does not move, for [`Device::adopt`], which has `begun`.
+    fn settled_state(&self, number: u32, begun: Instant<Monotonic>) -> Result<InLinux> {
+        let addr = self.geometry.memory_block_addr(number);
         let size = self.geometry.memory_block_size();
-        for _ in 0..MOVE_PATIENCE_MS / MOVE_POLL_MS {
+        loop {
             match memory_block::state(self.dev(), addr, size)? {
-                Found::Moving => fsleep(Delta::from_millis(MOVE_POLL_MS.into())),
-                found => return Ok(found),
+                Found::Nothing => return Ok(InLinux::Absent),
+                Found::Offline => return Ok(InLinux::Offline),
+                Found::Online => return Ok(self.online_state(number)),
+                Found::Moving => {}
             }
+            // Whoever moves it may be waiting for us by now, and not go on before we know.
+            let told = self.with_engine(|engine| engine.map().in_linux(number));
+            if told != InLinux::Absent {
+                return Ok(told);
+            }
+            if begun.elapsed().as_millis() >= ADOPT_PATIENCE_MS {
+                return Err(EBUSY);
+            }
+            fsleep(Delta::from_millis(ADOPT_POLL_MS));
         }
-        Err(EBUSY)
+    }
+
+    /// The state of a memory block that is online, or about to be.
+    fn online_state(&self, number: u32) -> InLinux {
+        let addr = self.geometry.memory_block_addr(number);
+        let pages = self.region.pages(addr, self.geometry.memory_block_size());
+        if pages.is_some_and(|pages| pages.movable()) {
+            InLinux::Movable
+        } else {
+            InLinux::Kernel
+        }
     }
 
     /// Tells the engine which sub-blocks of `block` the earlier driver kept away from Linux.
@@ -337,7 +355,9 @@ impl Device {
     }
 
     fn going_offline(&self, number: u32) -> Result {
+        let state = self.online_state(number);
         self.ask(|engine| {
+            engine.announced(number, state);
             let verdict = engine.going_offline(number);
             if verdict == Verdict::Allow {
                 self.each_withheld(engine, number, |pages| {
@@ -369,15 +389,14 @@ impl Listener for Device {
             dev_warn!(self.dev(), "part of a memory block moves: {:#x}\n", start);
             return Err(EINVAL);
         }
-        let movable = || {
-            self.region
-                .pages(start, size)
-                .is_some_and(|pages| pages.movable())
-        };
+        let movable = || self.online_state(number) == InLinux::Movable;
         match event {
             Event::GoingOnline => {
                 let movable = movable();
-                self.ask(|engine| engine.going_online(number, movable))?;
+                self.ask(|engine| {
+                    engine.announced(number, InLinux::Offline);
+                    engine.going_online(number, movable)
+                })?;
             }
             Event::GoingOffline => self.going_offline(number)?,
             Event::Online => {

@@ -2,16 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """Unloading and loading the module, unbinding and binding the device."""
 
+import contextlib
 import time
 
 from vmtest.errors import expect, expect_equal
-from vmtest.guest import Guest
+from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
 from vmtest.ktap import main, test
 from vmtest.units import GIB, MIB
 
 DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 STILL_ADDED = "device still has system memory added"
+TAKING_OVER = "taking over"
 
 
 def expect_no_trace(guest: Guest) -> None:
@@ -120,6 +122,47 @@ def plugged_in_an_earlier_life() -> None:
             shrink_to_nothing(guest)
             guest.rmmod()
             expect_no_trace(guest)
+
+
+@test(limit=240)
+def while_blocks_go_offline() -> None:
+    """The driver is bound between two blocks that somebody takes offline with patience.
+
+    Both hold pages that cannot be moved for now.
+    """
+    only_ours("it does not take memory over")
+    with Guest(memory=GIB) as guest:
+        name = device_name(guest)
+        guest.resize(256 * MIB)
+        guest.expect_hotplugged(256 * MIB)
+        first, second = (block.sysfs for block in guest.blocks())
+        guest.write(f"{second}/state", "offline")
+        with contextlib.ExitStack() as pinned:
+            # Most of the first block, and then more than is left of it.
+            pinned.enter_context(guest.load(96, "--pin"))
+            guest.write(f"{second}/state", "online_movable")
+            with guest.load(96, "--pin"):
+                guest.write(f"{DRIVER}/unbind", name)
+                script = f"echo offline >{first}/state && echo offline >{second}/state"
+                offline = guest.start(["sh", "-c", script])
+                stuck = "page dumped because: migration failure"
+                guest.wait_until(lambda: stuck in guest.dmesg(), 60, "the first one went offline")
+                # Waits until no block moves.
+                bind = guest.start(["sh", "-c", f"echo {name} >{DRIVER}/bind"])
+                time.sleep(1)
+                expect(TAKING_OVER not in guest.dmesg(), "it was bound while a block moved")
+                pinned.close()
+                expect_equal(bind.wait(30).rc, 0, "exit status of who binds the driver")
+                expect(f"{TAKING_OVER} 2 memory blocks" in guest.dmesg(), "nothing is taken over")
+                # Longer than whoever moves a block waits for the driver.
+                time.sleep(6)
+            expect_equal(offline.wait(30).rc, 0, "exit status of who takes the blocks offline")
+        expect_equal(guest.settle(), 256 * MIB, "plugged")
+        guest.expect_hotplugged(0)
+        guest.resize(386 * MIB)
+        # What somebody has taken offline stays that.
+        guest.expect_hotplugged(130 * MIB)
+        shrink_to_nothing(guest)
 
 
 if __name__ == "__main__":

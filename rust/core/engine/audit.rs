@@ -86,6 +86,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.set_plugged(geometry.subs_of(block), true);
     }
 
+    /// A move of `memory_block` is announced, which was in `state` until now. It does not begin before
+    /// all is known, so [`Engine::adopt`] need not wait for its end.
+    pub fn announced(&mut self, memory_block: u32, state: InLinux) {
+        if self.taking_over && self.map.in_linux(memory_block) == InLinux::Absent {
+            self.adopt(memory_block, state);
+        }
+    }
+
     /// The pages of sub-block `sub` are out of the page allocator, where its memory blocks are
     /// online: the earlier life of the driver kept them away from Linux. After [`Engine::adopt`].
     pub fn adopt_withheld(&mut self, sub: u32) {

@@ -12,6 +12,10 @@ use crate::world::BLOCK;
 use crate::world::MANNERS;
 use crate::world::MIB;
 use crate::world::SUB;
+use virtio_mem_core::block_map::BlockMap;
+use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::engine::notify::Verdict;
+use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::vocabulary::Reason;
@@ -75,6 +79,32 @@ fn a_take_over_waits_for_a_device_that_says_nothing() {
     );
     settle(&mut world);
     assert_eq!(world.plugged(), 0);
+}
+
+#[test]
+fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 2 * BLOCK);
+    // With nothing to take over, a block that the engine has not added is none of it.
+    world.engine.announced(3, InLinux::Offline);
+    assert_eq!(world.engine.map().in_linux(3), InLinux::Absent);
+    assert_eq!(world.engine.going_online(3, true), Verdict::Deny);
+    let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&world.geometry)];
+    let mut engine = Engine::new(world.geometry, words, world.config, Onlining::Movable);
+    engine.take_over();
+    engine.announced(0, InLinux::Movable);
+    engine.announced(1, InLinux::Offline);
+    assert_eq!(engine.map().in_linux(0), InLinux::Movable);
+    assert_eq!(engine.map().in_linux(1), InLinux::Offline);
+    // They wait all the same, and what is said later of one that is known changes nothing.
+    assert_eq!(engine.going_offline(0), Verdict::Later);
+    assert_eq!(engine.going_online(1, true), Verdict::Later);
+    engine.adopt(0, InLinux::Kernel);
+    engine.adopt(1, InLinux::Offline);
+    engine.adopt_withheld(1);
+    engine.announced(0, InLinux::Movable);
+    assert_eq!(engine.map().in_linux(0), InLinux::Movable);
+    assert_eq!(engine.map().plugged(), 2 * (BLOCK / SUB) as u32 - 1);
 }
 
 #[test]
