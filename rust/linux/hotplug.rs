@@ -269,7 +269,6 @@ impl Region {
         if size == 0 || !aligned(start) || !aligned(size) || !inside {
             return Err(EINVAL);
         }
-        let _expedited = Expedited::begin();
         // SAFETY: Aligned and not empty, without which `try_remove_memory()` is a BUG. In this region
         // memory is added only by its driver, so no other memory can go. What is used stays: both
         // take the device hotplug lock, under which the first takes offline what is online, or
@@ -321,15 +320,17 @@ impl Drop for Region {
     }
 }
 
-/// For as long as it lives, grace periods of RCU that anybody waits for are expedited.
+/// For as long as it lives, grace periods of RCU that anybody waits for are expedited, which
+/// interrupts all processors: for what takes moments only.
 ///
 /// Whoever is the first to change what memory Linux has, after a while in which nobody did, waits
 /// for one (`percpu_down_write()` of `mem_hotplug_lock`): 11 ms, as much as adding two memory blocks.
 /// Kernels that must not expedite them (`rcu_normal`) do not.
-struct Expedited;
+pub(crate) struct Expedited;
 
 impl Expedited {
-    fn begin() -> Self {
+    /// Any context.
+    pub(crate) fn begin() -> Self {
         // SAFETY: It counts in an atomic how many want that, from any context; `drop` counts down.
         unsafe { raw::vmem_rcu_expedite() };
         Self

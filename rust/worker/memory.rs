@@ -142,6 +142,8 @@ impl Worker {
         let addr = geometry.memory_block_addr(memory_blocks.start);
         let size = u64::from(count).saturating_mul(geometry.memory_block_size());
         let limit_ms = self.pace.lock().deadline_ms(used, count);
+        // Migration takes longer than what would be won.
+        let _expedited = (used == 0).then(hotplug::Expedited::begin);
         let begun = Instant::<Monotonic>::now();
         let result = bell.attempt(limit_ms, URGENT, || {
             self.device.region().remove(addr, size, online)
