@@ -54,8 +54,10 @@ pub(crate) fn hotplug_lock_is_free(any: &device::Device, block_size: u64) -> boo
     };
     // SAFETY: Memory of kmalloc() is in the linear mapping.
     let addr = unsafe { raw::vmem_virt_to_phys(core::ptr::from_ref(&*used).cast()) };
-    let Ok(block) = find(any, addr / block_size.max(1)) else {
-        return true;
+    let block = match find(any, addr / block_size.max(1)) {
+        Ok(block) => block,
+        // Memory without such a device is none that anybody moves.
+        Err(error) => return error == ENODEV,
     };
     (0..LOCK_TRIES).any(|_| block.store_state(c"online") != Stored::Again)
 }
