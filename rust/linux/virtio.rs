@@ -119,6 +119,9 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         unsafe { raw::unregister_virtio_driver(drv.get()) };
         // The virtio core looks the driver up and calls it without a lock: who has waited for the
         // device's lock while the driver was unbound still has to find the way out of the module.
+        // For the few instructions before they are counted, and after, there is only the grace period
+        // of RCU that passes before the module is freed (`free_module()`), which whoever is
+        // preempted just there may outlast; a driver cannot do better.
         while INSIDE.load(Acquire) != 0 {
             fsleep(Delta::from_millis(1));
         }
