@@ -3,8 +3,8 @@
 //! The device's half of a split virtqueue.
 //!
 //! The driver's half is made by `vring_create_virtqueue()`. The device offers neither
-//! VIRTIO_F_ACCESS_PLATFORM, so that all addresses are physical ones, nor indirect descriptors or
-//! event indices.
+//! VIRTIO_F_ACCESS_PLATFORM, so that all addresses are physical ones, nor event indices. It does offer
+//! indirect descriptors, as QEMU does: Linux allocates them for each request.
 //!
 //! C header: [`include/uapi/linux/virtio_ring.h`](srctree/include/uapi/linux/virtio_ring.h)
 
@@ -87,6 +87,22 @@ impl Ring {
         unsafe { self.vring().desc.add(index).read_volatile() }
     }
 
+    /// The two descriptors of a request that begins with descriptor `head`.
+    fn descriptors(&self, head: u16) -> [raw::vring_desc; 2] {
+        let first = self.descriptor(head);
+        let indirect = u16::from_le(first.flags) == raw::VRING_DESC_F_INDIRECT as u16;
+        if !indirect || u32::from_le(first.len) as usize != size_of::<[raw::vring_desc; 2]>() {
+            let second = self.descriptor(u16::from_le(first.next));
+            return [first, second];
+        }
+        // SAFETY: Of the driver, which says that there are two, and ours until they are given back;
+        // being in RAM that the kernel has, they are in its direct mapping.
+        unsafe {
+            let table = raw::vmem_test_phys_to_virt(u64::from_le(first.addr));
+            table.cast::<[raw::vring_desc; 2]>().read_volatile()
+        }
+    }
+
     /// Takes the next request.
     pub(crate) fn take(&mut self) -> Option<Chain> {
         if self.stopped {
@@ -105,8 +121,7 @@ impl Ring {
             let list: *const raw::__virtio16 = (&raw const (*avail).ring).cast();
             list.add(index).read_volatile()
         });
-        let first = self.descriptor(head);
-        let second = self.descriptor(u16::from_le(first.next));
+        let [first, second] = self.descriptors(head);
         let (next, write) = (
             raw::VRING_DESC_F_NEXT as u16,
             raw::VRING_DESC_F_WRITE as u16,

@@ -22,7 +22,8 @@ use kernel::sync::Mutex;
 use kernel::types::Opaque;
 use virtio_mem_core::wire::RESPONSE_LEN;
 
-const VERSION_1: u64 = 1 << raw::VIRTIO_F_VERSION_1;
+/// The features of the transport and the ring.
+const TRANSPORT: u64 = 1 << raw::VIRTIO_F_VERSION_1 | 1 << raw::VIRTIO_RING_F_INDIRECT_DESC;
 
 /// What is behind the transport. All functions but `kicked` may sleep, and are called without locks
 /// of this file.
@@ -222,7 +223,7 @@ impl<H: Hypervisor> Transport<H> {
 
     extern "C" fn get_features(vdev: *mut raw::virtio_device) -> u64 {
         // SAFETY: As in `get`.
-        unsafe { Self::of(vdev) }.hypervisor.features() | VERSION_1
+        unsafe { Self::of(vdev) }.hypervisor.features() | TRANSPORT
     }
 
     extern "C" fn finalize_features(vdev: *mut raw::virtio_device) -> c_int {
@@ -231,7 +232,7 @@ impl<H: Hypervisor> Transport<H> {
             raw::vring_transport_features(vdev);
             (Self::of(vdev), *(*vdev).__bindgen_anon_1.features.as_ref())
         };
-        if this.hypervisor.accepts(features & !VERSION_1) {
+        if this.hypervisor.accepts(features & !TRANSPORT) {
             0
         } else {
             ENODEV.to_errno()
