@@ -52,6 +52,17 @@ void *vmem_swap_priv(struct virtio_device *vdev, void *priv)
 	return old;
 }
 
+/* Frees what the queues of a device that has been reset hold for its requests. */
+void vmem_discard_requests(struct virtio_device *vdev)
+{
+	struct virtqueue *queue;
+
+	virtio_device_for_each_vq(vdev, queue) {
+		while (virtqueue_detach_unused_buf(queue))
+			;
+	}
+}
+
 void vmem_device_ready(struct virtio_device *vdev)
 {
 	virtio_device_ready(vdev);

@@ -37,6 +37,7 @@ void vmem_device_lock(struct device *dev);
 bool vmem_device_trylock(struct device *dev);
 void vmem_device_unlock(struct device *dev);
 void *vmem_swap_priv(struct virtio_device *vdev, void *priv);
+void vmem_discard_requests(struct virtio_device *vdev);
 void vmem_device_ready(struct virtio_device *vdev);
 bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit);
 bool vmem_config_readable(const struct virtio_device *vdev);

@@ -328,15 +328,19 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
     }
 
     /// Resets the device, after which it uses no buffer any more, deletes its virtqueues if it has
-    /// any, and waits for their callbacks. May sleep.
+    /// any, and waits for their callbacks. Nobody may use them. May sleep.
     pub(super) fn shut_down(&self) {
         // SAFETY: Valid device.
         unsafe { raw::virtio_reset_device(self.as_raw()) };
         if !self.has_queues() {
             return;
         }
-        // SAFETY: Valid device, with the functions of its transport.
+        // SAFETY: Valid device, with the functions of its transport. It was reset, so what it has not
+        // given back is ours. Deleting a queue frees neither the indirect descriptors of that nor its
+        // DMA mappings. (Callbacks that may still run do not use the queue, and the interrupt handler
+        // only reads the ring.)
         unsafe {
+            raw::vmem_discard_requests(self.as_raw());
             if let Some(delete) = (*(*self.as_raw()).config).del_vqs {
                 delete(self.as_raw());
             }
