@@ -376,22 +376,19 @@ impl Run for Worker {
         // When what there is to see was announced last, or there was nothing to announce.
         let mut around = self.around();
         let mut announced_ms = around.now_ms;
-        // Whether nothing has happened since the last wait but that time went by.
-        let mut quiet = false;
         while !bell.is_rung(STOP) {
             if bell.is_rung(PAUSE) {
                 self.rest();
                 around = self.around();
                 continue;
             }
-            let rung = bell.take(CONFIG | POKE);
+            let changed = bell.take(CONFIG | POKE) & CONFIG != 0;
             let step = device.with_engine(|engine| {
-                if rung & CONFIG != 0 {
+                if changed {
                     engine.config_changed();
                 }
                 engine.step(&around, &|number| self.look(number))
             });
-            quiet = quiet && rung == 0 && matches!(step, Step::Wait { ms } if ms != Some(0));
             if step == (Step::Wait { ms: Some(0) }) {
                 // The engine's lock was free in between. This may go on for a while.
                 self.report.refresh();
@@ -399,12 +396,9 @@ impl Run for Worker {
                 continue;
             }
             if let Step::Wait { ms } = step {
-                // Looking at free memory has to cost next to nothing.
-                if !quiet {
-                    self.report.tell();
-                    bell.move_near();
-                }
-                quiet = !bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
+                self.report.tell();
+                bell.move_near();
+                bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
                 around = self.around();
                 announced_ms = around.now_ms;
                 continue;

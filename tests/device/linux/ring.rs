@@ -95,8 +95,9 @@ impl Ring {
             let second = self.descriptor(u16::from_le(first.next));
             return [first, second];
         }
-        // SAFETY: Of the driver, which says that there are two, and ours until they are given back;
-        // being in RAM that the kernel has, they are in its direct mapping.
+        // SAFETY: The driver says that there are two, and does not free them before it gets them back
+        // or has reset the device, for which the ring is stopped under the lock that is held here.
+        // They are in the direct mapping, as RAM that the kernel has, and aligned by kmalloc().
         unsafe {
             let table = raw::vmem_test_phys_to_virt(u64::from_le(first.addr));
             table.cast::<[raw::vring_desc; 2]>().read_volatile()
