@@ -4,7 +4,7 @@
 
 import time
 
-from vmtest.cpu import kernel_thread_seconds, kernel_threads
+from vmtest.cpu import driver_thread, kernel_thread_seconds, kernel_threads
 from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, driver_under_test, only_ours
 from vmtest.ktap import main, test
@@ -98,13 +98,6 @@ def waiting_costs_next_to_nothing() -> None:
             expect(guest.plugged() > 0, "nothing is left to wait for")
             print(f"{used:.2f} s of processor time in {window:g} s")
             expect(used <= 0.03 * window, f"{used:.2f} s of processor time in {window:g} s")
-
-
-def driver_thread(guest: Guest) -> str:
-    """The number of the driver's only thread."""
-    named = guest.sh("cd /proc && grep -lx virtio_mem [0-9]*/comm 2>/dev/null; true").split()
-    expect_equal(len(named), 1, "threads of the driver")
-    return named[0].split("/")[0]
 
 
 @test()

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from .errors import expect, expect_equal
 from .guest import Guest
 
 # USER_HZ is part of the ABI of x86.
@@ -19,6 +20,21 @@ def kernel_threads(guest: Guest) -> Iterator[tuple[str, list[str]]]:
         fields = line.rpartition(")")[2].split()
         if len(fields) > 12 and fields[1] == KTHREADD:
             yield line.split()[0], fields
+
+
+def driver_thread(guest: Guest) -> str:
+    """The number of this module's only thread, in a guest with one device."""
+    named = guest.sh("cd /proc && grep -lx virtio_mem [0-9]*/comm 2>/dev/null; true").split()
+    expect_equal(len(named), 1, "threads of the driver")
+    return named[0].split("/")[0]
+
+
+def runs(guest: Guest, thread: str) -> int:
+    """How many times a thread has been given a processor."""
+    times = int(guest.read(f"/proc/{thread}/schedstat").split()[2])
+    # Who is there has run once.
+    expect(times > 0, "the kernel does not count how often a thread runs")
+    return times
 
 
 def kernel_thread_seconds(guest: Guest) -> float:

@@ -17,6 +17,19 @@ HEAD = (
 )
 RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
 
+STYLE = CleanStyle(
+    # Also where the page around it is dark.
+    background="white",
+    colors=("#3a6ea5", "#c8b8a8"),
+    value_colors=("black", "black"),
+    title_font_size=14,
+    legend_font_size=12,
+    label_font_size=11,
+    value_font_size=11,
+)
+# The lowest ratio that the plot shows as it is.
+LEAST_DRAWN = 0.00005
+
 
 class Results:
     """The values of all rounds."""
@@ -96,21 +109,26 @@ class Results:
         """Draws how much of the C driver's time, or whatever it is, this module needs."""
         rows = [row for row in self._values if row.limit is None and self.ratio(row, THEIRS)]
         chart = pygal.HorizontalBar(
-            title=f"What this module needs, as a part of what the C driver needs\n{about}",
-            style=CleanStyle,
-            height=120 + 40 * len(rows),
+            title=f"What this module needs, the C driver needing 1 (logarithmic)\n{about}",
+            style=STYLE,
+            width=900,
+            height=120 + 34 * len(rows),
             logarithmic=True,
-            show_legend=True,
+            range=(LEAST_DRAWN, 1.5),
+            # All of a row's name.
+            truncate_label=-1,
             legend_at_bottom=True,
             print_values=True,
-            formatter=lambda ratio: f"{ratio:.3g}",
+            formatter=lambda ratio: f"{ratio:.3f}",
             # Nothing is fetched from elsewhere by who looks at it.
             js=(),
         )
         # The first is drawn at the bottom.
         rows.reverse()
         chart.x_labels = [row.name for row in rows]
-        chart.add("measured", [self.ratio(row, THEIRS) for row in rows])
+        chart.y_labels = [0.0001, 0.001, 0.01, 0.1, 1]
+        ratios = [self.ratio(row, THEIRS) for row in rows]
+        chart.add("measured", [max(ratio, LEAST_DRAWN) for ratio in ratios if ratio])
         chart.add("at most wanted", [row.ratio for row in rows])
         file.write_bytes(chart.render())
 
