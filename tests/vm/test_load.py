@@ -4,7 +4,7 @@
 
 import time
 
-from vmtest.cpu import driver_thread, kernel_thread_seconds, kernel_threads
+from vmtest.cpu import driver_thread, kernel_thread_seconds, kernel_threads, runs
 from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, driver_under_test, only_ours
 from vmtest.ktap import main, test
@@ -98,6 +98,21 @@ def waiting_costs_next_to_nothing() -> None:
             expect(guest.plugged() > 0, "nothing is left to wait for")
             print(f"{used:.2f} s of processor time in {window:g} s")
             expect(used <= 0.03 * window, f"{used:.2f} s of processor time in {window:g} s")
+
+
+@test()
+def settled_costs_nothing() -> None:
+    """With what was asked for, the thread does not even look from time to time."""
+    only_ours("it has no thread of its own")
+    with Guest() as guest:
+        thread = driver_thread(guest)
+        for size in (1 * GIB, 130 * MIB, 0):
+            guest.resize(size)
+            guest.expect_hotplugged(size)
+            time.sleep(2)
+            before = runs(guest, thread)
+            time.sleep(5)
+            expect_equal(runs(guest, thread) - before, 0, f"runs with {size // MIB} MiB plugged")
 
 
 @test()
