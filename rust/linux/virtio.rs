@@ -337,9 +337,9 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         }
         // SAFETY: Valid device, with the functions of its transport. It was reset, so what it has not
         // given back is ours. Nobody else uses the queues: their owner calls this by a reference that
-        // is exclusive, or the thread that had it was waited for by then (`remove_callback`). Deleting a queue frees neither the indirect descriptors of that nor its
-        // DMA mappings. (Callbacks that may still run do not use the queue, and the interrupt handler
-        // only reads the ring.)
+        // is exclusive, or the thread that had it was waited for by then (`remove_callback`). Deleting a
+        // queue frees neither the indirect descriptors of that nor its DMA mappings. (Callbacks that may
+        // still run do not use the queue, and the interrupt handler only reads the ring.)
         unsafe {
             raw::vmem_discard_requests(self.as_raw());
             if let Some(delete) = (*(*self.as_raw()).config).del_vqs {

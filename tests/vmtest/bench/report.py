@@ -107,14 +107,15 @@ class Results:
 
     def plot(self, file: Path, about: str) -> None:
         """Draws how much of the C driver's time, or whatever it is, this module needs."""
-        rows = [row for row in self._values if row.limit is None and self.ratio(row, THEIRS)]
+        ratios = {row: self.ratio(row, THEIRS) for row in self._values if row.limit is None}
+        drawn = {row: max(ratio, LEAST_DRAWN) for row, ratio in ratios.items() if ratio}
         chart = pygal.HorizontalBar(
             title=f"What this module needs, the C driver needing 1 (logarithmic)\n{about}",
             style=STYLE,
             width=900,
-            height=120 + 34 * len(rows),
+            height=120 + 34 * len(drawn),
             logarithmic=True,
-            range=(LEAST_DRAWN, 1.5),
+            range=(LEAST_DRAWN, max([1.5, *drawn.values()])),
             # All of a row's name.
             truncate_label=-1,
             legend_at_bottom=True,
@@ -124,11 +125,10 @@ class Results:
             js=(),
         )
         # The first is drawn at the bottom.
-        rows.reverse()
+        rows = list(reversed(drawn))
         chart.x_labels = [row.name for row in rows]
         chart.y_labels = [0.0001, 0.001, 0.01, 0.1, 1]
-        ratios = [self.ratio(row, THEIRS) for row in rows]
-        chart.add("measured", [max(ratio, LEAST_DRAWN) for ratio in ratios if ratio])
+        chart.add("measured", [drawn[row] for row in rows])
         chart.add("at most wanted", [row.ratio for row in rows])
         file.write_bytes(chart.render())
 
