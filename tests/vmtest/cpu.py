@@ -37,6 +37,11 @@ def runs(guest: Guest, thread: str) -> int:
     return sum(times)
 
 
+def thread_nanoseconds(guest: Guest, thread: str) -> int:
+    """For how long a thread has run."""
+    return int(guest.read(f"/proc/{thread}/schedstat").split()[0])
+
+
 def kernel_thread_seconds(guest: Guest) -> float:
     """What all kernel threads together have used since the guest was started.
 

@@ -5,10 +5,11 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 
 from ..accel import accelerator
-from ..cpu import driver_thread, runs
+from ..cpu import driver_thread, runs, thread_nanoseconds
 from ..errors import TestFailure
 from ..guest import Guest
 from ..qemu import MemDevice
@@ -180,21 +181,21 @@ def uneven(driver: str) -> Values:
 EXIT = Row("from a process's exit to the size it blocked", limit=1.0)
 KILL = Row("from the signal that ends a process to that size")
 WAITING = Row("kernel threads while waiting for busy memory", "% of a CPU", limit=0.1)
+# That of all kernel threads has what the kernel does at one time more than at another.
+THREAD = Row("the driver's thread while waiting for busy memory", "% of a CPU", limit=0.1)
 SETTLED = Row("kernel threads while settled", "% of a CPU", limit=0.1)
 
 WINDOW = 20.0
-# That of all kernel threads has what the kernel does at one time more than at another.
 RUNS = Row(f"runs of the driver's thread in {WINDOW:g} s, settled", "runs", limit=0)
 # By then the first attempts, which follow each other soon, are over.
 LONG = 60.0
 
 
-def busy_share(guest: Guest) -> float:
-    """How much of one processor kernel threads use, in %."""
-    before, start = measure.kernel_nanoseconds(guest), time.monotonic()
-    time.sleep(WINDOW)
-    used = measure.kernel_nanoseconds(guest) - before
-    return 100 * used / 1e9 / (time.monotonic() - start)
+def busy_share(nanoseconds: Callable[[], int], seconds: float = WINDOW) -> float:
+    """How much of one processor is used by those whose time `nanoseconds` says, in %."""
+    before, start = nanoseconds(), time.monotonic()
+    time.sleep(seconds)
+    return 100 * (nanoseconds() - before) / 1e9 / (time.monotonic() - start)
 
 
 # The C driver may wait for five minutes.
@@ -204,8 +205,9 @@ def waiting(driver: str) -> Values:
     with guest_for(
         driver, device, name="waiting", memory=768 * MIB, failed_migrations=True, load=False
     ) as guest:
+        everything = partial(measure.kernel_nanoseconds, guest)
         time.sleep(10)
-        without = busy_share(guest)
+        without = busy_share(everything)
         guest.insmod()
         measure.resize(guest, GIB)
         guest.expect_hotplugged(GIB)
@@ -213,13 +215,16 @@ def waiting(driver: str) -> Values:
         # The C driver works in threads that others use as well.
         thread = driver_thread(guest) if driver == OURS else None
         before = runs(guest, thread) if thread else 0
-        settled = busy_share(guest)
+        settled = busy_share(everything)
         own: Values = {RUNS: runs(guest, thread) - before} if thread else {}
         load = guest.load(1152)
         guest.request(0)
         time.sleep(LONG)
         guest.settle(quiet=10, timeout=120)
-        share = busy_share(guest)
+        share = busy_share(everything)
+        if thread:
+            # Long enough to have attempts in it, not only looks at free memory.
+            own[THREAD] = busy_share(partial(thread_nanoseconds, guest, thread), LONG)
         ended, seconds = measure.end(guest, load.program)
         # Less than nothing is as much as the guest itself does at one time more than at another.
         more = {WAITING: max(0.0, share - without), SETTLED: max(0.0, settled - without)}
