@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from vmtest.accel import describe_accelerator
+from vmtest.accel import accelerator, describe_accelerator
 from vmtest.bench.case import DRIVERS, QUICK, THEIRS, Case
 from vmtest.bench.cases import chosen
 from vmtest.bench.report import Results
@@ -81,7 +81,7 @@ def save(results: Results, about: dict[str, str | int]) -> str:
     (directory / "bench.md").write_text(text)
     (directory / "bench.json").write_text(results.json(about))
     # Why it is not a faster one is of no interest to who has not run it.
-    name = str(about["accelerator"]).partition(" (")[0]
+    name = accelerator().upper()
     results.plot(directory / "bench.svg", line.format(**about | {"accelerator": name}))
     return text
 

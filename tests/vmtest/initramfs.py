@@ -2,9 +2,12 @@
 """The guests' only file system: busybox, our tool, modules, the agent."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from .build import guest_tool
@@ -22,6 +25,10 @@ SPARE_MODULES = ("memory_notifier_error_inject", "virtio_balloon")
 # The drivers to choose from, by name, with their paths in the guest.
 DRIVERS = {"rust": "/modules/rust/virtio_mem.ko", "c": "/modules/c/virtio_mem.ko"}
 
+# For how long an archive is kept that is not asked for, in seconds. A run that goes on while another
+# one has made it anew starts guests with it until its end.
+KEPT = 86_400.0
+
 # What kexec_initramfs() adds.
 KEXEC_KERNEL = "/kexec/vmlinuz"
 KEXEC_INITRD = "/kexec/initrd"
@@ -33,23 +40,37 @@ def initramfs(kernel: Kernel) -> Path:
     sources = [BUSYBOX, tool, kernel.c_driver, Path(__file__)]
     sources += [file for file in (MODULE, TEST_DEVICE, AGENT) if file.exists()]
     archive = WORK / f"{FLAVOUR}-initramfs-{_key(sources)}.cpio"
-    if not archive.exists():
+    if not _used(archive):
         WORK.mkdir(parents=True, exist_ok=True)
-        # Another test file may be at it, and done with the new one.
-        for old in WORK.glob(f"{FLAVOUR}-initramfs-*.cpio"):
-            if old != archive:
-                old.unlink(missing_ok=True)
+        _remove_unused()
         with tempfile.TemporaryDirectory(dir=WORK) as staging:
             _populate(Path(staging), kernel, tool)
             _pack(Path(staging), archive)
     return archive
 
 
+def _used(archive: Path) -> bool:
+    """Notes that an archive is asked for; returns whether it is there."""
+    try:
+        os.utime(archive)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_unused() -> None:
+    for old in WORK.glob(f"{FLAVOUR}-initramfs-*.cpio"):
+        # Another run may be at it, too.
+        with suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > KEPT:
+                old.unlink()
+
+
 def kexec_initramfs(kernel: Kernel) -> Path:
     """The same with a kernel and an archive to start from in the guest."""
     base = initramfs(kernel)
     archive = base.with_name(base.name.replace("-initramfs-", "-initramfs-kexec-"))
-    if not archive.exists():
+    if not _used(archive):
         with tempfile.TemporaryDirectory(dir=WORK) as staging:
             root = Path(staging)
             for source, path in ((kernel.image, KEXEC_KERNEL), (base, KEXEC_INITRD)):
