@@ -376,8 +376,6 @@ impl Run for Worker {
         // When what there is to see was announced last, or there was nothing to announce.
         let mut around = self.around();
         let mut announced_ms = around.now_ms;
-        // Whether nothing has happened since the last wait but that its time went by.
-        let mut quiet = false;
         while !bell.is_rung(STOP) {
             if bell.is_rung(PAUSE) {
                 self.rest();
@@ -399,17 +397,12 @@ impl Run for Worker {
             }
             if let Step::Wait { ms } = step {
                 self.report.tell();
-                // Moving costs several times what a look at free memory does, and each time one on
-                // another processor: the timers of an idle one are served by those that are not.
-                if !quiet {
-                    bell.move_near();
-                }
-                quiet = !bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
+                bell.move_near();
+                bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
                 around = self.around();
                 announced_ms = around.now_ms;
                 continue;
             }
-            quiet = false;
             // Some steps take long: that one is under way is to be seen. But what the host waits for
             // comes before waking those who look.
             let later = match step {
