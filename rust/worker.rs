@@ -28,6 +28,7 @@ use virtio_mem_core::effort::Pace;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::Surroundings;
+use virtio_mem_core::engine::WATCH_MS;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
@@ -355,6 +356,29 @@ impl Worker {
         Ok(())
     }
 
+    /// Waits as [`Step::Wait`] says.
+    fn wait(&self, ms: Option<u64>, free: Option<u64>) {
+        let bell = self.device.bell();
+        let mut left = ms;
+        let until_ms = ms.map(|ms| self.report.now_ms().saturating_add(ms));
+        loop {
+            // Only this much is done for each look, with which most of a long wait is spent.
+            let nap = match free {
+                Some(_) => Some(left.map_or(WATCH_MS, |left| left.min(WATCH_MS))),
+                None => left,
+            };
+            bell.move_near();
+            let rung = bell.wait(CONFIG | POKE | STOP | PAUSE, nap);
+            if rung || free.is_none_or(|free| hotplug::available_memory() >= free) {
+                return;
+            }
+            left = until_ms.map(|at| at.saturating_sub(self.report.now_ms()));
+            if left == Some(0) {
+                return;
+            }
+        }
+    }
+
     /// Rests while the machine is suspended, or the device being reset.
     fn rest(&self) {
         let bell = self.device.bell();
@@ -389,16 +413,15 @@ impl Run for Worker {
                 }
                 engine.step(&around, &|number| self.look(number))
             });
-            if step == (Step::Wait { ms: Some(0) }) {
+            if let Step::Wait { ms: Some(0), .. } = step {
                 // The engine's lock was free in between. This may go on for a while.
                 self.report.refresh();
                 around = self.around();
                 continue;
             }
-            if let Step::Wait { ms } = step {
+            if let Step::Wait { ms, free } = step {
                 self.report.tell();
-                bell.move_near();
-                bell.wait(CONFIG | POKE | STOP | PAUSE, ms);
+                self.wait(ms, free);
                 around = self.around();
                 announced_ms = around.now_ms;
                 continue;

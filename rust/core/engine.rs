@@ -45,6 +45,7 @@ pub use step::Onlining;
 pub use step::Outcome;
 pub use step::Step;
 pub use step::Surroundings;
+pub use step::WATCH_MS;
 
 use audit::Audit;
 use audit::Reread;
@@ -296,8 +297,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// unplugged of it counts as used. Such a block stays online meanwhile.
     pub fn step(&mut self, around: &Surroundings, look: Look<'_>) -> Step {
         match self.decide(around, look) {
-            Step::Wait { ms } => Step::Wait {
+            Step::Wait { ms, free } => Step::Wait {
                 ms: [ms, self.until_audit(around)].into_iter().flatten().min(),
+                free,
             },
             step => step,
         }
@@ -318,7 +320,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return self.start(Doing::ReadConfig);
         }
         if self.taking_over {
-            return Step::Wait { ms: None };
+            return Step::wait(None);
         }
         if let Some(step) = self.keep_waiting(around) {
             return step;
@@ -338,7 +340,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let Some(doing) = doing else {
             // What it waits for may have come while the last steps were under way.
             let over = self.waiting.is_some().then_some(1);
-            return self.keep_waiting(around).unwrap_or(Step::Wait { ms: over });
+            return self.keep_waiting(around).unwrap_or(Step::wait(over));
         };
         self.start(doing)
     }
@@ -361,8 +363,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             (geometry.sub_addr(subs.start), blocks)
         };
         let step = match &doing {
-            Doing::Nothing => Step::Wait { ms: None },
-            Doing::Look => return Step::Wait { ms: Some(0) },
+            Doing::Nothing => Step::wait(None),
+            Doing::Look => return Step::wait(Some(0)),
             Doing::ReadConfig => {
                 self.reread = false;
                 Step::ReadConfig

@@ -2,7 +2,7 @@
 
 //! Growing: first what is plugged already, then partly plugged blocks, then new ones.
 
-use super::waiting::WATCH_MS;
+use super::step::WATCH_MS;
 use super::Doing;
 use super::Engine;
 use super::Onlining;

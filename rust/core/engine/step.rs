@@ -64,10 +64,18 @@ pub enum Step {
         /// `None`: only when something happens. 0: others only are to have their turn with the
         /// engine.
         ms: Option<u64>,
+        /// Also until this much memory of the guest is free or easily freed, in bytes, of which
+        /// nobody tells: to be looked at every [`WATCH_MS`].
+        free: Option<u64>,
     },
 }
 
 impl Step {
+    /// Waits for something to happen, or for this many milliseconds.
+    pub(super) fn wait(ms: Option<u64>) -> Self {
+        Self::Wait { ms, free: None }
+    }
+
     /// A word for it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -83,6 +91,9 @@ impl Step {
         }
     }
 }
+
+/// How often free memory is looked at while waiting for memory in use, in milliseconds.
+pub const WATCH_MS: u64 = 1_000;
 
 /// Why a step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,6 @@ use super::Surroundings;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 
-/// How often free memory is looked at while waiting for memory in use, in milliseconds.
-pub(super) const WATCH_MS: u64 = 1_000;
-
 /// Why nothing is done, and until when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
@@ -36,8 +33,13 @@ pub(super) struct Freed {
 }
 
 impl Freed {
-    fn is_met(&self, around: &Surroundings) -> bool {
-        around.free >= self.plenty || (around.free >= self.some && around.now_ms >= self.some_ms)
+    /// How much it takes, and at which time less will do.
+    fn wanted(&self, now_ms: u64) -> (u64, Option<u64>) {
+        if now_ms < self.some_ms {
+            (self.plenty, Some(self.some_ms))
+        } else {
+            (self.plenty.min(self.some), None)
+        }
     }
 }
 
@@ -46,8 +48,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn keep_waiting(&mut self, around: &Surroundings) -> Option<Step> {
         let waiting = self.waiting?;
         let watched = waiting.reason == Reason::MemoryInUse;
+        let (enough, less_at) = waiting.freed.wanted(around.now_ms);
         let over = waiting.until_ms.is_some_and(|at| around.now_ms >= at)
-            || (watched && waiting.freed.is_met(around));
+            || (watched && around.free >= enough);
         if over {
             self.waiting = None;
             if watched && around.free >= waiting.freed.plenty {
@@ -68,15 +71,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 return Some(self.start(doing));
             }
         }
-        let ms = waiting
-            .until_ms
-            .map(|at| at.saturating_sub(around.now_ms).max(1));
-        let ms = if watched {
-            Some(ms.unwrap_or(WATCH_MS).min(WATCH_MS))
-        } else {
-            ms
-        };
-        Some(Step::Wait { ms })
+        let until_ms = [waiting.until_ms, less_at.filter(|_| watched)];
+        let until_ms = until_ms.into_iter().flatten().min();
+        Some(Step::Wait {
+            ms: until_ms.map(|at| at.saturating_sub(around.now_ms).max(1)),
+            free: watched.then_some(enough),
+        })
     }
 
     /// What is plugged and not in Linux is of no use while we wait.

@@ -102,7 +102,7 @@ fn what_a_big_block_lacks_is_not_added_again() {
     let mut world = World::with(8, Onlining::Movable, Policy::Kernel, &BIG);
     resize(&mut world, 4 * BLOCK);
     world.change_mind(3);
-    world.engine.config_changed();
+    world.config_changed();
     until(&mut world, |step| matches!(step, Step::Remove { .. }));
     // That it lacks something was the last thing that it has told.
     world.faults.mute = FOR_GOOD;
@@ -130,7 +130,7 @@ fn a_big_block_that_lacks_something_is_not_completed() {
     world.finish();
     world.faults.remove_busy = FOR_GOOD;
     world.change_mind(0);
-    world.engine.config_changed();
+    world.config_changed();
     until(&mut world, |step| matches!(step, Step::Remove { .. }));
     for _ in 0..300 {
         world.finish();
@@ -151,7 +151,7 @@ fn a_big_block_that_lacks_something_may_go_by_hand() {
     resize(&mut world, 4 * BLOCK);
     world.change_mind(3);
     world.owner[5] = Owner::Pinned;
-    world.engine.config_changed();
+    world.config_changed();
     for _ in 0..100 {
         world.run(1);
         world.now_ms += 100;
@@ -233,7 +233,7 @@ fn half_a_sub_block_is_none() {
     resize(&mut world, 2 * BLOCK);
     world.device[0] = false;
     world.misled();
-    world.engine.config_changed();
+    world.config_changed();
     world.run(500);
     assert_eq!(world.violation, None);
     assert_eq!(world.uses_unplugged(), None, "the other half is used");
@@ -307,12 +307,12 @@ fn a_lower_request_that_nobody_has_announced_is_met() {
     world.manners.slack = 0;
     world.config.usable_region_size = 2 * BLOCK;
     world.config.requested_size = 4 * BLOCK;
-    world.engine.config_changed();
+    world.config_changed();
     world.run(200);
     assert_eq!(world.engine.status().reason, Reason::NotAddressable);
     // It is read when the audit is over that a wrong plugged size has begun.
     world.drift = SUB;
-    world.engine.config_changed();
+    world.config_changed();
     until(&mut world, |step| {
         matches!(step, Step::Send(Request::State { .. }))
     });

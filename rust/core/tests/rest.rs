@@ -77,15 +77,15 @@ fn what_the_device_has_lost_is_plugged_again_when_there_is_nothing_more() {
     world.manners.slack = 0;
     world.config.usable_region_size = 2 * BLOCK;
     world.config.requested_size = 2 * BLOCK;
-    world.engine.config_changed();
+    world.config_changed();
     settle(&mut world);
     // More is requested than is usable.
     world.config.requested_size = 4 * BLOCK;
-    world.engine.config_changed();
+    world.config_changed();
     world.run(100);
     assert_eq!(world.engine.status().reason, Reason::NotAddressable);
     world.change_mind(3);
-    world.engine.config_changed();
+    world.config_changed();
     world.run(200);
     assert_eq!(world.violation, None);
     assert_eq!(world.plugged(), 2 * BLOCK);
@@ -145,7 +145,7 @@ fn a_sub_block_that_is_going_online_is_left_as_it_is() {
     settle(&mut world);
     world.device[0] = false;
     world.misled();
-    world.engine.config_changed();
+    world.config_changed();
     // The device is asked about sub-block 0 alone when somebody brings its block online.
     loop {
         let step = world.begin().cloned();
@@ -184,7 +184,7 @@ fn others_have_their_turn_while_many_blocks_are_looked_at() {
                 let config = virtio_mem_core::engine::Outcome::Config(world.config);
                 world.engine.done(config, &around);
             }
-            Step::Wait { ms: Some(0) } => turns += 1,
+            Step::Wait { ms: Some(0), .. } => turns += 1,
             Step::Remove { .. } => break,
             step => panic!("{step:?}"),
         }
@@ -345,7 +345,7 @@ fn what_was_online_of_a_refused_big_block_comes_back_when_it_cannot_go() {
     world.owner[cells.start] = Owner::Pinned;
     // The device has lost all of it, but the second memory block does not let it go.
     world.change_mind(0);
-    world.engine.config_changed();
+    world.config_changed();
     for _ in 0..200 {
         let removes = matches!(world.begin(), Some(Step::Remove { .. }));
         world.finish();

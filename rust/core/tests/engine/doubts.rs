@@ -115,7 +115,7 @@ fn what_the_device_has_lost_is_withdrawn() {
         world.change_mind(cell);
     }
     world.owner[31] = Owner::Pinned;
-    world.engine.config_changed();
+    world.config_changed();
     world.run(200);
     // The one that cannot be moved is tried for again, the others are replaced.
     assert_eq!(world.uses_unplugged(), Some(31));
@@ -147,11 +147,11 @@ fn what_lay_beyond_the_usable_region_is_found_when_it_grows() {
     let cells = world.cells_of(5);
     world.device[cells].fill(true);
     world.misled();
-    world.engine.config_changed();
+    world.config_changed();
     settle(&mut world);
     assert_eq!(world.plugged(), 2 * BLOCK);
     world.config.usable_region_size = 8 * BLOCK;
-    world.engine.config_changed();
+    world.config_changed();
     settle(&mut world);
     assert_eq!(world.plugged(), BLOCK);
 }
@@ -170,7 +170,7 @@ fn what_becomes_usable_is_asked_about_at_once() {
             plugged_size: 7,
             ..world.config
         });
-        world.engine.config_changed();
+        world.config_changed();
         for _ in 0..steps {
             world.begin();
             world.finish();
@@ -190,11 +190,11 @@ fn a_device_that_counts_wrong_is_asked_once() {
     resize(&mut world, BLOCK + SUB);
     world.drift = 7 * SUB;
     world.requests = 0;
-    world.engine.config_changed();
+    world.config_changed();
     settle(&mut world);
     assert!((1..30).contains(&world.requests), "{}", world.requests);
     world.requests = 0;
-    world.engine.config_changed();
+    world.config_changed();
     settle(&mut world);
     assert_eq!(world.requests, 0);
     resize(&mut world, 2 * BLOCK);
@@ -209,7 +209,7 @@ fn what_could_not_be_asked_about_is_asked_when_it_can_be() {
     world.device.fill(false);
     world.config.usable_region_size = 0;
     world.misled();
-    world.engine.config_changed();
+    world.config_changed();
     world.run(200);
     assert_eq!(world.uses_unplugged(), Some(0));
     resize(&mut world, 2 * BLOCK);
@@ -223,7 +223,7 @@ fn work_beside_an_audit_is_told() {
     // The device has lost something and will not say what.
     world.faults.mute = u32::MAX;
     world.change_mind(1);
-    world.engine.config_changed();
+    world.config_changed();
     world.run(5);
     let status = world.engine.status();
     assert_eq!(

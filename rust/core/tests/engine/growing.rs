@@ -116,7 +116,7 @@ fn a_small_usable_region_is_respected() {
         resize(&mut world, size);
     }
     world.config.requested_size = 5 * BLOCK;
-    world.engine.config_changed();
+    world.config_changed();
     world.run(200);
     assert_eq!(world.plugged(), 3 * BLOCK - SUB);
     assert_eq!(world.engine.status().reason, Reason::NotAddressable);

@@ -12,6 +12,7 @@ use crate::world::BLOCK;
 use crate::world::SUB;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
+use virtio_mem_core::engine::WATCH_MS;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 
@@ -97,7 +98,7 @@ fn a_retry_does_not_wait() {
     assert!(at > world.now_ms + 1_000);
     world.owner.fill(Owner::Buddy);
     let started = world.now_ms;
-    world.engine.retry();
+    world.retry();
     settle(&mut world);
     assert_eq!(world.plugged(), 0);
     assert!(world.now_ms < started + 4 * 700 + 1_000);
@@ -141,6 +142,50 @@ fn waiting_for_pinned_memory_costs_little() {
 }
 
 #[test]
+fn a_little_that_is_freed_waits_for_the_rest_only() {
+    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 16 * BLOCK);
+    world.owner.fill(Owner::Pinned);
+    world.remove_ms = 1;
+    world.request(0);
+    // With each it rests longer, but for now less long than until the next attempt.
+    while world.engine.status().attempts < 3 {
+        world.begin();
+        world.finish();
+    }
+    let retry_at = world.engine.status().retry_at_ms.expect("a time");
+    let started = world.now_ms;
+    assert!(retry_at > started + 3_000);
+    assert!(world.begin().is_none());
+    world.free += 8 * SUB;
+    while world.begin().is_none() {}
+    assert_eq!(world.violation, None);
+    assert!(world.now_ms - started <= 2 * WATCH_MS);
+}
+
+#[test]
+fn much_that_is_freed_is_tried_at_once() {
+    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
+    resize(&mut world, 16 * BLOCK);
+    world.owner.fill(Owner::Pinned);
+    world.remove_ms = 700;
+    world.request(0);
+    while world.engine.status().attempts < 4 {
+        world.begin();
+        world.finish();
+    }
+    let retry_at = world.engine.status().retry_at_ms.expect("a time");
+    let started = world.now_ms;
+    assert!(retry_at > started + 3_000);
+    assert!(world.begin().is_none());
+    // A quarter of what is to go.
+    world.free += 4 * BLOCK;
+    while world.begin().is_none() {}
+    assert_eq!(world.violation, None);
+    assert!(world.now_ms - started <= 2 * WATCH_MS);
+}
+
+#[test]
 fn memory_that_comes_and_goes_does_not_keep_it_busy() {
     let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
     resize(&mut world, 16 * BLOCK);
@@ -164,4 +209,5 @@ fn memory_that_comes_and_goes_does_not_keep_it_busy() {
         waited > 1_000_000 && busy * 200 < waited,
         "{busy} of {waited} ms"
     );
+    assert_eq!(world.violation, None);
 }

@@ -115,9 +115,9 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
         Event::Answer(odd) => world.odd = Some(odd),
         Event::Config(told) => {
             world.told = told;
-            world.engine.config_changed();
+            world.config_changed();
         }
-        Event::Retry => world.engine.retry(),
+        Event::Retry => world.retry(),
         Event::UnplugOnline(on) => world.unplug_online = on,
         Event::Run(steps) => {
             for _ in 0..steps {
@@ -151,7 +151,7 @@ pub(crate) fn calm_down(world: &mut World) {
     world.free = u64::MAX / 2;
     world.metadata_room = u64::MAX / 2;
     world.unplug_online = true;
-    world.engine.config_changed();
+    world.config_changed();
     world.run(5_000);
     let believed = world.engine.plugged_size();
     let counts = [0, world.drift].map(|drift| world.plugged().wrapping_add(drift));
@@ -161,7 +161,7 @@ pub(crate) fn calm_down(world: &mut World) {
         // counts, or makes it wrong by as much as it has been before.
         world.drift = world.drift.wrapping_add(2);
     }
-    world.engine.config_changed();
+    world.config_changed();
     world.run(5_000);
     // A device that closes its usable region opens it again with the next resize only.
     world.request(world.config.requested_size);

@@ -88,7 +88,8 @@ impl World {
         }
         let number = block as u32;
         if self.engine.going_online(number, movable) != Verdict::Allow {
-            self.engine.cancel_online(number);
+            let wake = self.engine.cancel_online(number);
+            self.ring(wake);
             return false;
         }
         self.moving = Some(Move::Online(block, movable));
@@ -101,7 +102,8 @@ impl World {
             None => false,
             Some(Move::Online(block, movable)) if go_on => self.end_online(block, movable),
             Some(Move::Online(block, _)) => {
-                self.engine.cancel_online(block as u32);
+                let wake = self.engine.cancel_online(block as u32);
+                self.ring(wake);
                 false
             }
             Some(Move::Offline(block)) => self.end_offline(block, go_on),
@@ -123,7 +125,8 @@ impl World {
         } else {
             Block::Kernel
         };
-        self.engine.online(number, movable);
+        let wake = self.engine.online(number, movable);
+        self.ring(wake);
         self.check();
         true
     }
@@ -141,6 +144,7 @@ impl World {
         }
         if self.engine.going_offline(block as u32) != Verdict::Allow {
             assert!(!self.engine.cancel_offline(block as u32));
+            self.ring(true);
             return false;
         }
         self.moving = Some(Move::Offline(block));
@@ -151,11 +155,13 @@ impl World {
         let (number, cells) = (block as u32, self.cells_of(block));
         if !go_on || self.owner[cells.clone()].contains(&Owner::Pinned) {
             assert!(self.engine.cancel_offline(number));
+            self.ring(true);
             return false;
         }
         self.owner[cells].fill(Owner::Nobody);
         self.blocks[block] = Block::Offline;
-        self.engine.offline(number);
+        let wake = self.engine.offline(number);
+        self.ring(wake);
         true
     }
 

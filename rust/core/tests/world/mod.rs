@@ -30,6 +30,7 @@ use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Status;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::Surroundings;
+use virtio_mem_core::engine::WATCH_MS;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
@@ -120,6 +121,14 @@ pub(crate) struct World {
     /// The first rule that was broken.
     pub(crate) violation: Option<String>,
     pub(crate) step: Option<Step>,
+    /// What the worker sleeps through without asking the engine.
+    doze: Option<Doze>,
+}
+
+#[derive(Clone)]
+struct Doze {
+    until_ms: u64,
+    free: u64,
 }
 
 fn take(count: &mut u32) -> bool {
@@ -198,6 +207,7 @@ impl World {
             fickle: false,
             violation: None,
             step: None,
+            doze: None,
         }
     }
 
@@ -225,6 +235,7 @@ impl World {
         self.config.plugged_size = self.plugged().wrapping_add(self.drift);
         let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&self.geometry)];
         self.engine = Engine::new(self.geometry, words, self.config, self.onlining);
+        self.doze = None;
         if self.blocks.iter().any(|block| *block != Block::Absent) {
             self.engine.take_over();
         }
@@ -267,13 +278,32 @@ impl World {
         }
     }
 
+    /// Tells the driver that the device's configuration has changed.
+    pub(crate) fn config_changed(&mut self) {
+        self.engine.config_changed();
+        self.ring(true);
+    }
+
+    /// The admin has it tried at once.
+    pub(crate) fn retry(&mut self) {
+        self.engine.retry();
+        self.ring(true);
+    }
+
+    /// The worker is woken, if at all.
+    pub(super) fn ring(&mut self, wake: bool) {
+        if wake {
+            self.doze = None;
+        }
+    }
+
     pub(crate) fn request(&mut self, size: u64) {
         self.config.requested_size = size;
         let usable = size.saturating_add(self.manners.slack);
         let usable = usable.min(self.config.region_size);
         // It grows with the request and shrinks only with UNPLUG_ALL or a reset.
         self.config.usable_region_size = self.config.usable_region_size.max(usable);
-        self.engine.config_changed();
+        self.config_changed();
     }
 
     /// Takes a step from the engine, if none is under way. Waits are not steps.
@@ -290,17 +320,41 @@ impl World {
                     .filter(|owner| matches!(owner, Owner::Pinned | Owner::Driver));
                 used.count() as u64 * SUB
             };
+            // The worker would go on sleeping.
+            self.doze = self
+                .doze
+                .take()
+                .filter(|doze| self.free < doze.free && self.now_ms < doze.until_ms);
+            let dozing = self.doze.is_some().then(|| self.engine.status());
             match self.engine.step(&around, &look) {
-                Step::Wait { ms } => {
+                Step::Wait { ms, free } => {
                     let Status { state, reason, .. } = self.engine.status();
                     // These end with what the host or the admin does.
                     let patient = [Reason::OfflineLimit, Reason::NotAddressable].contains(&reason);
                     if ms.is_none() && state != State::Settled && !patient {
                         self.violate(format!("{state:?}, {reason:?}, and sleeps for good"));
                     }
-                    self.now_ms += ms.unwrap_or(0);
+                    match &dozing {
+                        Some(status) => {
+                            if (state, reason) != (status.state, status.reason) {
+                                self.violate(format!("{state:?}, {reason:?}, and nobody is told"));
+                            }
+                        }
+                        None => {
+                            let until_ms = ms.map_or(u64::MAX, |ms| self.now_ms + ms);
+                            self.doze = free.map(|free| Doze { until_ms, free });
+                        }
+                    }
+                    let ms = ms.unwrap_or(0);
+                    self.now_ms += free.map_or(ms, |_| ms.min(WATCH_MS));
                 }
-                step => self.step = Some(step),
+                step => {
+                    if dozing.is_some() {
+                        self.violate(format!("{step:?} while nobody asks"));
+                    }
+                    self.doze = None;
+                    self.step = Some(step);
+                }
             }
         }
         self.step.as_ref()
