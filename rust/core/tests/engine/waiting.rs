@@ -141,48 +141,45 @@ fn waiting_for_pinned_memory_costs_little() {
     }
 }
 
-#[test]
-fn a_little_that_is_freed_waits_for_the_rest_only() {
+/// All memory is pinned, and has been tried `attempts` times: the next will be in a while.
+fn resting(remove_ms: u64, attempts: u32) -> World {
     let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
     resize(&mut world, 16 * BLOCK);
     world.owner.fill(Owner::Pinned);
-    world.remove_ms = 1;
+    world.remove_ms = remove_ms;
     world.request(0);
-    // With each it rests longer, but for now less long than until the next attempt.
-    while world.engine.status().attempts < 3 {
+    while world.engine.status().attempts < attempts {
         world.begin();
         world.finish();
     }
     let retry_at = world.engine.status().retry_at_ms.expect("a time");
-    let started = world.now_ms;
-    assert!(retry_at > started + 3_000);
+    assert!(retry_at > world.now_ms + 3 * WATCH_MS);
     assert!(world.begin().is_none());
-    world.free += 8 * SUB;
+    world
+}
+
+/// Another attempt is made within two looks.
+fn soon_tried(world: &mut World) {
+    let started = world.now_ms;
     while world.begin().is_none() {}
     assert_eq!(world.violation, None);
     assert!(world.now_ms - started <= 2 * WATCH_MS);
 }
 
 #[test]
+fn a_little_that_is_freed_waits_for_the_rest_only() {
+    // With each attempt it rests longer, but for now less long than until the next one.
+    let mut world = resting(1, 3);
+    world.free += 8 * SUB;
+    soon_tried(&mut world);
+}
+
+#[test]
 fn much_that_is_freed_is_tried_at_once() {
-    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, 16 * BLOCK);
-    world.owner.fill(Owner::Pinned);
-    world.remove_ms = 700;
-    world.request(0);
-    while world.engine.status().attempts < 4 {
-        world.begin();
-        world.finish();
-    }
-    let retry_at = world.engine.status().retry_at_ms.expect("a time");
-    let started = world.now_ms;
-    assert!(retry_at > started + 3_000);
-    assert!(world.begin().is_none());
+    let mut world = resting(700, 4);
     // A quarter of what is to go.
     world.free += 4 * BLOCK;
-    while world.begin().is_none() {}
-    assert_eq!(world.violation, None);
-    assert!(world.now_ms - started <= 2 * WATCH_MS);
+    soon_tried(&mut world);
 }
 
 #[test]
