@@ -105,8 +105,11 @@ class Commands:
 
     def start(self, argv: list[str]) -> Program:
         """Starts a program in the background, its output read line by line."""
-        call = self.channel.send("run", " ".join(argv), argv=argv, stream=True)
-        return Program(self.channel, call)
+        return Program(self.channel, self.begin(argv))
+
+    def begin(self, argv: list[str]) -> Call:
+        """As `start`, for a program that may keep the guest from answering."""
+        return self.channel.send("run", " ".join(argv), argv=argv, stream=True)
 
     def read(self, path: str) -> str:
         """Reads a file."""

@@ -21,8 +21,14 @@ def suspend(guest: Guest, word: str) -> None:
     """
     if Kernel.under_test().has("CONFIG_KCSAN"):
         raise TestSkip("with KCSAN this kernel does not wake up, whatever drivers it has")
-    guest.start(["sh", "-c", f"echo {word} > {STATE}"])
+    fall_asleep(guest, word)
     guest.wait_until(lambda: status(guest) == "suspended", 30, "not suspended")
+
+
+def fall_asleep(guest: Guest, word: str) -> None:
+    """Has the guest begin to. That it has begun it says before or, if it is slow, after:
+    then not before `reconnect`."""
+    guest.begin(["sh", "-c", f"echo {word} > {STATE}"])
 
 
 def wake(guest: Guest) -> None:
@@ -48,7 +54,7 @@ def sleep_a_while(guest: Guest, seconds: float, patience: float) -> bool:
     it answers; it may also wake by itself, or not fall asleep. Returns whether it slept."""
     asked = guest.console.read_text(errors="replace").count(ASLEEP) + 1
     guest.write(MEM_SLEEP, "deep")
-    guest.start(["sh", "-c", f"echo mem > {STATE}"])
+    fall_asleep(guest, "mem")
     deadline = time.monotonic() + patience
     slept = 0.0
     while guest.console.read_text(errors="replace").count(AWAKE) < asked:
