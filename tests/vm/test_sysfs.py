@@ -138,8 +138,10 @@ def a_shrink_that_waits() -> None:
             expect(got["last_error"] != "none", "no error is told")
             expect(int(got["migrations_failed_total"]) >= 1, "no failed migration is counted")
             retry(guest)
-            # Nothing but what the process frees has it try again within the time allowed.
+            # Nothing but what the process frees has it try again within the time allowed: not
+            # the next attempt, and not the end of the time in which a little is not enough.
             wait_long(guest, 3 * SOON)
+            time.sleep(1.5 * SOON)
         started = time.monotonic()
         wait_state(guest, "settled", SOON)
         print(f"settled {time.monotonic() - started:.1f} s after the process had ended")
