@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vmtest.errors import TestFailure, TestSkip, expect, expect_equal
-from vmtest.guest import Guest
+from vmtest.errors import MachineFailure, TestFailure, TestSkip, TooLate, expect, expect_equal
+from vmtest.guest import FAILED_EMULATOR, Guest
 from vmtest.iomem import Resource, parse_iomem
 from vmtest.ktap import ONLY_LATE, Test, main, test
 from vmtest.leaks import look_for_leaks
@@ -18,6 +18,7 @@ from vmtest.paths import FLAVOUR
 from vmtest.runner import Counts, results_in, run_all
 from vmtest.splat import (
     STATE_STORE,
+    lost_an_interrupt,
     splats,
     without_crash,
     without_expendable,
@@ -79,6 +80,17 @@ KILLED = """\
 [    1.0] Out of memory: Killed process 7 (vmem-guest) total-vm:1kB, oom_score_adj:1000
 """
 
+# Of a machine whose second processor is idle and is not woken.
+LOST = """\
+[   25.4] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
+[   25.4] rcu: \t(detected by 0, t=5252 jiffies, g=5201, q=44 ncpus=2)
+[   25.4] RIP: 0010:pv_native_safe_halt+0xf/0x20
+[   25.4] Call Trace:
+[   25.5] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g5201 f0x0 RCU_GP_WAIT_FQS(5) ->state=I
+[   25.5] rcu: \tPossible timer handling issue on cpu=1 timer-softirq=812
+[   25.5] Call Trace:
+"""
+
 CRASH = """\
 [    9.0] sysrq: Trigger a crash
 [    9.0] Kernel panic - not syncing: sysrq triggered crash
@@ -110,6 +122,38 @@ def tells_wanted_crashes() -> None:
         expect_equal(splats(without_crash(log)), SPLATS[:1], "splats")
     # A crash that no other kernel came after.
     expect_equal(len(splats(without_crash(CRASH))), 2, "splats")
+
+
+@test()
+def tells_lost_interrupts() -> None:
+    starved = LOST.replace("timer wakeup didn't happen", "starved")
+    for log in (LOST, starved, LOST + LOST):
+        expect(lost_an_interrupt(log), f"not found: {log}")
+    # Of a processor that spins, and of a thread that is woken and does not end it.
+    spins = LOST.replace("pv_native_safe_halt", "queued_spin_lock_slowpath")
+    woken = LOST.replace("kthread timer wakeup didn't happen", "")
+    for log in (spins, woken, LOST + SPLATS[0], ""):
+        expect(not lost_an_interrupt(log), f"found: {log}")
+
+
+@test()
+def tells_failed_machines() -> None:
+    """What the emulator does wrong is told from what a test finds."""
+    for told, said, failure, expected in (
+        ("", LOST, TooLate("no answer"), MachineFailure),
+        ("", LOST, TestFailure("a wrong answer"), TestFailure),
+        ("", SPLATS[0], TooLate("no answer"), TooLate),
+        (FAILED_EMULATOR, "", TestFailure("the guest is gone"), MachineFailure),
+        ("an error", "", TestFailure("the guest is gone"), TestFailure),
+    ):
+        try:
+            with Guest() as guest:
+                with guest.qemu.errors.open("a") as errors, guest.console.open("a") as console:
+                    errors.write(told)
+                    console.write(said)
+                raise failure
+        except TestFailure as found:
+            expect_equal(type(found), expected, f"failure with {told!r} and {said!r}")
 
 
 @test()

@@ -10,6 +10,10 @@ class TooLate(TestFailure):
     """Something has not come in time, which may be the machine's fault."""
 
 
+class MachineFailure(TooLate):
+    """The emulated machine has failed, which is no fault of what runs in it."""
+
+
 class BootFailure(TestFailure):
     """A guest's first process has not run."""
 

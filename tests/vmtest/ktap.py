@@ -29,7 +29,8 @@ PASS, FAIL, SKIP = 0, 1, 4
 
 DEFAULT_LIMIT = 90.0
 
-# Said of a test in which nothing was wrong but that something took too long.
+# Said of a test in which nothing was wrong but that something took too long, or that the
+# emulated machine failed.
 ONLY_LATE = "only late"
 
 

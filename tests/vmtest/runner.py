@@ -8,8 +8,8 @@ is any command: exit status 0 is a pass, 4 a skip, anything else a failure; wher
 output holds the results of single tests, in KTAP or as cargo prints them, these are
 counted in its place. The last line counts everything.
 
-With --jobs, a test in which nothing was wrong but that something took too long is
-tried again when nothing runs beside it.
+With --jobs, a test in which nothing was wrong but that something took too long, or that
+the emulated machine failed, is tried again when nothing runs beside it.
 """
 
 import argparse

@@ -108,3 +108,19 @@ def splats(log: str) -> list[str]:
         for line in log.splitlines()
         if SPLATS.search(line) and not HARMLESS.search(line)
     ]
+
+
+# What the kernel says of a grace period that does not end as the thread which is to end it is
+# not woken: by its timer, or by the interrupt that tells its idle processor of it.
+NOT_WOKEN = re.compile(r"kthread (?:timer wakeup didn't happen|starved) for \d+ jiffies")
+OF_AN_IDLE_PROCESSOR = re.compile(r"rcu:?.*\bstall|RIP: \S+:pv_native_safe_halt\b|Call Trace")
+
+
+def lost_an_interrupt(log: str) -> bool:
+    """Whether a machine hangs as its processors wait for an interrupt that has not come.
+
+    Nothing that runs in a guest can do that: a processor that spins, or a task that waits
+    for ever, leaves another log.
+    """
+    idle = all(OF_AN_IDLE_PROCESSOR.search(line) for line in splats(log))
+    return idle and NOT_WOKEN.search(log) is not None
