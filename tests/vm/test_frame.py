@@ -24,6 +24,7 @@ from vmtest.splat import (
     without_expendable,
     without_failed_allocations,
     without_failed_migrations,
+    without_raced_compaction,
     without_state_store,
 )
 from vmtest.testdevice import DeviceGuest
@@ -89,6 +90,18 @@ LOST = """\
 [   25.5] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g5201 f0x0 RCU_GP_WAIT_FQS(5) ->state=I
 [   25.5] rcu: \tPossible timer handling issue on cpu=1 timer-softirq=812
 [   25.5] Call Trace:
+"""
+
+RACED = """\
+[    1.0] page dumped because: VM_BUG_ON_PAGE(PagePoisoned(page))
+[    1.0] kernel BUG at include/linux/mm.h:2402!
+[    1.0] RIP: 0010:__get_pfnblock_flags_mask+0x223/0x230
+[    1.0] Call Trace:
+[    1.0]  get_pfnblock_migratetype+0xe/0x30
+[    1.0]  compaction_alloc+0x1557/0x2650
+[    1.0]  compact_zone+0x206d/0x3bc0
+[    1.0] ---[ end trace 0000000000000000 ]---
+[    1.0] RIP: 0010:__get_pfnblock_flags_mask+0x223/0x230
 """
 
 CRASH = """\
@@ -170,6 +183,12 @@ def tells_splats() -> None:
     other = FAILED_ALLOCATIONS + "".join(f"{line}\n" for line in SPLATS[:5]) + FAILED_ALLOCATIONS
     expect_equal(splats(without_failed_allocations(other)), SPLATS[:5], "splats")
     expect_equal(splats(without_expendable(KILLED)), [], "splats")
+    expect_equal(splats(without_raced_compaction(RACED)), [], "splats")
+    for line in SPLATS:
+        log = f"{RACED}{line}\n{RACED}"
+        expect_equal(splats(without_raced_compaction(log)), [line], "splats")
+    other = RACED.replace("compaction_alloc", "isolate_pages")
+    expect_equal(len(splats(without_raced_compaction(other))), 4, "splats")
     known = "WARNING: possible circular locking dependency\n" + "\n".join(STATE_STORE)
     expect_equal(splats(without_state_store(f"{known}\n</TASK>")), [], "splats")
     other = known.replace("kernfs_drain", "")

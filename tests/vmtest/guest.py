@@ -25,6 +25,7 @@ from .splat import (
     without_expendable,
     without_failed_allocations,
     without_failed_migrations,
+    without_raced_compaction,
     without_state_store,
 )
 
@@ -86,6 +87,7 @@ class Guest(Reboots):
         failed_migrations: bool = False,
         failed_allocations: bool = False,
         expendable: bool = False,
+        raced_compaction: bool = False,
         kexec: bool = False,
         crash: bool = False,
         sleeps: bool = False,
@@ -102,7 +104,9 @@ class Guest(Reboots):
         no memory that the kernel itself can use. With `failed_migrations` the
         kernel may report that it could not move pages for want of free ones, with
         `failed_allocations` that it could not allocate any, whatever for, and with
-        `expendable` that it has killed a load that was to be killed first.
+        `expendable` that it has killed a load that was to be killed first. With
+        `raced_compaction` its compaction of memory may run into memory that goes
+        offline; whether that has `spoiled` it is known when splats() were looked for.
         With `kexec` it has what kexec() needs, with `crash` what crash() needs, and
         may crash by SysRq when another kernel comes after it. With `sleeps` it can be
         suspended to RAM: what wakes it up knows no uncompressed kernels. Without
@@ -130,6 +134,8 @@ class Guest(Reboots):
         self.failed_migrations = failed_migrations
         self.failed_allocations = failed_allocations
         self.expendable = expendable
+        self.raced_compaction = raced_compaction
+        self.spoiled = False
         self.may_crash = crash
         # Whether lockdep has given up.
         self.unchecked = False
@@ -222,6 +228,9 @@ class Guest(Reboots):
             log = without_failed_allocations(log)
         if self.expendable:
             log = without_expendable(log)
+        if self.raced_compaction:
+            before, log = log, without_raced_compaction(log)
+            self.spoiled = log != before
         return splats(without_crash(log) if self.may_crash else log)
 
     def expect_clean_log(self) -> None:
@@ -240,7 +249,8 @@ class Guest(Reboots):
 
     def expect_no_leaks(self) -> None:
         """Fails if the kernel has lost memory, where the kernel can tell."""
-        if not look_for_leaks() or self.qemu.process.poll() is not None:
+        # Who was killed in the kernel has freed nothing of its own.
+        if not look_for_leaks() or self.spoiled or self.qemu.process.poll() is not None:
             return
         found = leaks(self)
         if found:

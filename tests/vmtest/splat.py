@@ -101,6 +101,28 @@ def without_crash(log: str) -> str:
     return CRASH.sub("", log)
 
 
+# The kernel's compaction takes the pages of a zone in which all are online for online without
+# asking (zone->contiguous in pageblock_pfn_to_page()), and that is taken back only after the
+# pages of a block that goes offline were poisoned (remove_pfn_range_from_zone()). A kernel that
+# poisons them finds that it has read one, with the registers shown twice.
+RACED_COMPACTION = re.compile(
+    r"[^\n]*VM_BUG_ON_PAGE\(PagePoisoned\(page\)\)"
+    r"(?:(?!WARNING:|KASAN:|end trace).)*end trace[^\n]*"
+    r"(?:(?!WARNING:|BUG|RIP:).)*RIP:[^\n]*",
+    re.DOTALL,
+)
+COMPACTION = ("get_pfnblock_migratetype", "compaction_alloc", "compact_zone")
+
+
+def without_raced_compaction(log: str) -> str:
+    """The log without the reports of that. Who has compacted memory was killed."""
+
+    def keep(match: re.Match[str]) -> str:
+        return "" if all(name in match[0] for name in COMPACTION) else match[0]
+
+    return RACED_COMPACTION.sub(keep, log)
+
+
 def splats(log: str) -> list[str]:
     """The lines of a kernel log that tell of something wrong."""
     return [

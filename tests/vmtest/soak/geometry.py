@@ -47,6 +47,7 @@ class Geometry:
             cmdline=CMDLINE,
             failed_migrations=True,
             expendable=True,
+            raced_compaction=True,
             sleeps=True,
         )
 

@@ -71,13 +71,15 @@ class Soak:
             loads = Loads(guest, self.report, self.dice.randrange(1 << 30))
             for _ in range(ROUNDS):
                 self.round(site, loads, kinds)
-                if self.left() <= 0:
+                if self.left() <= 0 or guest.spoiled:
                     break
             self.report.phase = "ending"
             loads.quit()
-            self.drain(site)
+            if not guest.spoiled:
+                self.drain(site)
 
     def round(self, site: Site, loads: Loads, kinds: list[type[Activity]]) -> None:
+        """One of chaos that ends in peace, or with a guest that is `spoiled`."""
         self.report.rounds += 1
         seed = f"{self.report.seed} {self.report.rounds}"
         site.calm.clear()
@@ -102,11 +104,25 @@ class Soak:
         for activity in chosen:
             activity.calm_down()
         loads.rest()
+        # What is wrong by now is not to look like something that does not settle.
+        site.guest.expect_clean_log()
+        if site.guest.spoiled:
+            self.give_up(site, loads)
+            return
         self.report.phase = "settling"
         settle(site, self.dice)
         self.report.phase = "checking"
         check(site)
         loads.check()
+        site.harvest.take(site.guest)
+
+    def give_up(self, site: Site, loads: Loads) -> None:
+        """Without the pages that who was killed had isolated, nothing need settle any more."""
+        print(f"{self.report.seconds():6.0f} s  another guest: memory went offline while the")
+        print("          kernel compacted it, which has killed who asked for that", flush=True)
+        self.report.phase = "checking"
+        loads.check()
+        self.report.fault("raced compactions")
         site.harvest.take(site.guest)
 
     def drain(self, site: Site) -> None:
