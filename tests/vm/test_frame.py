@@ -141,12 +141,12 @@ def tells_wanted_crashes() -> None:
 def tells_lost_interrupts() -> None:
     starved = LOST.replace("timer wakeup didn't happen", "starved")
     for log in (LOST, starved, LOST + LOST):
-        expect(lost_an_interrupt(log), f"not found: {log}")
+        expect(lost_an_interrupt(log, splats(log)), f"not found: {log}")
     # Of a processor that spins, and of a thread that is woken and does not end it.
     spins = LOST.replace("pv_native_safe_halt", "queued_spin_lock_slowpath")
     woken = LOST.replace("kthread timer wakeup didn't happen", "")
     for log in (spins, woken, LOST + SPLATS[0], ""):
-        expect(not lost_an_interrupt(log), f"found: {log}")
+        expect(not lost_an_interrupt(log, splats(log)), f"found: {log}")
 
 
 @test()
@@ -157,6 +157,7 @@ def tells_failed_machines() -> None:
         ("", LOST, TestFailure("a wrong answer"), TestFailure),
         ("", SPLATS[0], TooLate("no answer"), TooLate),
         (FAILED_EMULATOR, "", TestFailure("the guest is gone"), MachineFailure),
+        (FAILED_EMULATOR, "", BrokenPipeError("of the monitor"), MachineFailure),
         ("an error", "", TestFailure("the guest is gone"), TestFailure),
     ):
         try:
@@ -187,6 +188,10 @@ def tells_splats() -> None:
     for line in SPLATS:
         log = f"{RACED}{line}\n{RACED}"
         expect_equal(splats(without_raced_compaction(log)), [line], "splats")
+    # Of another processor, in the middle of it.
+    for line in SPLATS[:4]:
+        log = RACED.replace("[    1.0]  compact_z", f"{line}\n[    1.0]  compact_z")
+        expect(line in splats(without_raced_compaction(log)), f"lost: {line}")
     other = RACED.replace("compaction_alloc", "isolate_pages")
     expect_equal(len(splats(without_raced_compaction(other))), 4, "splats")
     known = "WARNING: possible circular locking dependency\n" + "\n".join(STATE_STORE)

@@ -69,6 +69,11 @@ def only_ours(what: str) -> None:
         raise TestSkip(f"not with the C driver: {what}")
 
 
+def said(found: list[str]) -> str:
+    """What is told of the splats that were found."""
+    return f"the guest's kernel says: {'; '.join(found[:8])}"
+
+
 class Guest(Reboots):
     """A booted guest. Use it as a context; leaving it fails on a kernel splat."""
 
@@ -135,6 +140,7 @@ class Guest(Reboots):
         self.failed_allocations = failed_allocations
         self.expendable = expendable
         self.raced_compaction = raced_compaction
+        # Whether that was seen: who was killed has kept the pages it had isolated.
         self.spoiled = False
         self.may_crash = crash
         # Whether lockdep has given up.
@@ -237,14 +243,15 @@ class Guest(Reboots):
         """Fails if the kernel has complained about anything."""
         found = self.splats()
         if found:
-            raise TestFailure(f"the guest's kernel says: {'; '.join(found[:4])}")
+            raise TestFailure(said(found))
 
-    def expect_sound_machine(self, failure: TestFailure | TestTimeout) -> None:
+    def expect_sound_machine(self, failure: Exception) -> None:
         """Raises MachineFailure if `failure` comes from the emulator and not from the guest."""
         if FAILED_EMULATOR in self.qemu.errors.read_text(errors="replace"):
             raise MachineFailure(f"QEMU has failed over a memory map: {failure}") from failure
         late = isinstance(failure, TooLate | TestTimeout)
-        if late and lost_an_interrupt(self.console.read_text(errors="replace")):
+        log = self.console.read_text(errors="replace")
+        if late and lost_an_interrupt(log, self.splats()):
             raise MachineFailure(f"the machine has lost an interrupt: {failure}") from failure
 
     def expect_no_leaks(self) -> None:
@@ -288,10 +295,11 @@ class Guest(Reboots):
                 self.expect_clean_log()
             else:
                 self.post_mortem()
-                if isinstance(value, TestFailure | TestTimeout):
+                # However a test notices that QEMU is gone.
+                if isinstance(value, Exception):
                     self.expect_sound_machine(value)
                 found = self.splats()
                 if found and value is not None:
-                    value.add_note(f"the guest's kernel says: {'; '.join(found[:8])}")
+                    value.add_note(said(found))
         finally:
             self.close()

@@ -77,9 +77,12 @@ class Soak:
             loads.quit()
             if not guest.spoiled:
                 self.drain(site)
+        if guest.spoiled:
+            self.report.fault("raced compactions")
+            print("          who compacted memory was killed, as some went offline", flush=True)
 
     def round(self, site: Site, loads: Loads, kinds: list[type[Activity]]) -> None:
-        """One of chaos that ends in peace, or with a guest that is `spoiled`."""
+        """One of chaos that ends in peace, or with a guest that is `spoiled` and need not settle."""
         self.report.rounds += 1
         seed = f"{self.report.seed} {self.report.rounds}"
         site.calm.clear()
@@ -106,23 +109,12 @@ class Soak:
         loads.rest()
         # What is wrong by now is not to look like something that does not settle.
         site.guest.expect_clean_log()
-        if site.guest.spoiled:
-            self.give_up(site, loads)
-            return
-        self.report.phase = "settling"
-        settle(site, self.dice)
-        self.report.phase = "checking"
-        check(site)
+        if not site.guest.spoiled:
+            self.report.phase = "settling"
+            settle(site, self.dice)
+            self.report.phase = "checking"
+            check(site)
         loads.check()
-        site.harvest.take(site.guest)
-
-    def give_up(self, site: Site, loads: Loads) -> None:
-        """Without the pages that who was killed had isolated, nothing need settle any more."""
-        print(f"{self.report.seconds():6.0f} s  another guest: memory went offline while the")
-        print("          kernel compacted it, which has killed who asked for that", flush=True)
-        self.report.phase = "checking"
-        loads.check()
-        self.report.fault("raced compactions")
         site.harvest.take(site.guest)
 
     def drain(self, site: Site) -> None:
