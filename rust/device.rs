@@ -168,7 +168,7 @@ impl Device {
     /// Whether memory blocks can be removed from Linux without waiting for somebody who may be
     /// waiting for the driver to go. May sleep.
     pub(crate) fn may_remove(&self) -> bool {
-        memory_block::hotplug_lock_is_free(self.dev(), self.geometry.memory_block_size())
+        memory_block::hotplug_lock_is_free(self.geometry.memory_block_size())
     }
 
     /// Removes memory blocks that are offline and of partly plugged blocks from Linux; after
@@ -244,7 +244,7 @@ impl Device {
         let addr = self.geometry.memory_block_addr(number);
         let size = self.geometry.memory_block_size();
         loop {
-            match memory_block::state(self.dev(), addr, size)? {
+            match memory_block::state(addr, size)? {
                 Found::Nothing => return Ok(InLinux::Absent),
                 Found::Offline => return Ok(InLinux::Offline),
                 Found::Online => return Ok(self.online_state(number)),

@@ -7,6 +7,7 @@
 
 use crate::driver::VirtioMem;
 use crate::linux::debug_dir;
+use crate::linux::memory_block;
 use crate::linux::online_page;
 use crate::linux::param;
 use crate::linux::param::Choice;
@@ -66,6 +67,17 @@ pub(crate) fn onlining() -> Onlining {
     }
 }
 
+impl Module {
+    /// Does what comes before the first device is bound.
+    fn prepare() -> Result<debug_dir::Root> {
+        online_page::init();
+        memory_block::init().inspect_err(|_| {
+            pr_err!("this kernel has no devices for its memory blocks\n");
+        })?;
+        Ok(debug_dir::Root::new(<Self as kernel::ModuleMetadata>::NAME))
+    }
+}
+
 #[pin_data]
 struct Module {
     #[pin]
@@ -76,10 +88,8 @@ struct Module {
 
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        online_page::init();
-        let debug = debug_dir::Root::new(<Self as kernel::ModuleMetadata>::NAME);
         try_pin_init!(Self {
-            _debug: debug,
+            _debug: Self::prepare()?,
             _driver <- kernel::driver::Registration::new(
                 <Self as kernel::ModuleMetadata>::NAME,
                 module,

@@ -13,6 +13,9 @@
 // `linux` allows it for itself.
 #![deny(unsafe_code)]
 
+/// What `pr_err!` puts before each message, as a terminated string.
+const __LOG_PREFIX: &[u8] = b"virtio_mem\0";
+
 mod attributes;
 mod debug;
 mod device;

@@ -128,6 +128,12 @@ u64 vmem_virt_to_phys(const void *object)
 	return virt_to_phys((void *)object);
 }
 
+/* Where the kernel's image is, in which its own variables are. */
+u64 vmem_kernel_image(void)
+{
+	return __pa_symbol(&iomem_resource);
+}
+
 int vmem_pxm_to_node(int pxm)
 {
 #ifdef CONFIG_ACPI_NUMA

@@ -15,6 +15,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/moduleparam.h>
 #include <linux/notifier.h>
+#include <linux/platform_device.h>
 #include <linux/range.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
@@ -51,6 +52,7 @@ void vmem_unregister_pm_notifier(struct notifier_block *block);
 
 bool vmem_is_kdump_kernel(void);
 u64 vmem_virt_to_phys(const void *object);
+u64 vmem_kernel_image(void);
 int vmem_pxm_to_node(int pxm);
 int vmem_phys_to_nid(u64 addr);
 struct resource *vmem_request_region(u64 start, u64 size, const char *name);

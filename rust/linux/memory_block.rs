@@ -3,14 +3,20 @@
 //! Memory blocks as devices: what state they are in, and bringing one online into ZONE_MOVABLE
 //! through its own `state` attribute.
 //!
+//! They are found on the memory bus by their number, `dev->id`. Names do not identify a device: any
+//! user may call a network interface `memory40`, and the kernel's set of all devices has it beside
+//! the memory block of that name.
+//!
 //! `device_online()` and the locks that it needs are not exported, and the zone of a memory block
 //! can only be chosen through that attribute, which takes all locks itself. This does in the
 //! kernel what `echo online_movable > /sys/devices/system/memory/memoryN/state` does.
 
 use super::raw;
-use kernel::device;
+use core::ptr;
+use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::str::CString;
+use kernel::sync::SetOnce;
 
 /// How a store to the attribute ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +32,107 @@ pub(crate) enum Stored {
 /// The word that the attribute takes.
 const ONLINE_MOVABLE: &CStr = c"online_movable";
 
-/// Brings the memory block at `addr` online into ZONE_MOVABLE. `any` is some device: all devices
-/// are in one set, in which the block's is looked for. Must be called without any lock that memory
-/// notifiers take. May sleep.
-pub(crate) fn online_movable(any: &device::Device, addr: u64, block_size: u64) -> Stored {
-    match find(any, addr / block_size.max(1)) {
+/// The memory bus, as [`init()`] has found it.
+static BUS: SetOnce<Bus> = SetOnce::new();
+
+/// The bus that all memory blocks' devices are on (`memory_subsys` in `drivers/base/memory.c`, which
+/// is not exported).
+///
+/// # Invariants
+///
+/// Points to that bus, which is static in the kernel and never unregistered.
+struct Bus(NonNull<raw::bus_type>);
+
+// SAFETY: The bus is only handed to functions of the driver core, which may be called from any
+// thread.
+unsafe impl Send for Bus {}
+// SAFETY: The pointer is never used to change the bus, see the reason for `Send`.
+unsafe impl Sync for Bus {}
+
+/// Finds the memory bus. To be called when the module is loaded, before anything else here.
+/// `ENODEV`: this kernel has no devices for its memory blocks. May sleep.
+pub(crate) fn init() -> Result {
+    // Were it called twice, it would find the same bus again.
+    BUS.populate(Bus::find()?);
+    Ok(())
+}
+
+impl Bus {
+    /// Takes the bus from the memory block that holds the kernel's image.
+    ///
+    /// That one is looked up by name in the set of all devices, which is safe for it alone: the set
+    /// is in the order of registration, this block has been registered before the first network
+    /// interface (`driver_init()` comes before all initcalls), is never removed, and the walk ends
+    /// with it. Neither it nor a device before it is ever renamed.
+    fn find() -> Result<Self> {
+        // SAFETY: No preconditions.
+        let block_size = unsafe { raw::memory_block_size_bytes() } as u64;
+        // SAFETY: No preconditions.
+        let image = unsafe { raw::vmem_kernel_image() };
+        let number = image.checked_div(block_size).ok_or(ENODEV)?;
+        let name = CString::try_from_fmt(fmt!("memory{}", number))?;
+        // SAFETY: The device is static in the kernel. It is registered at boot, which puts it into the
+        // set of all devices, where it stays.
+        let kset = unsafe { raw::platform_bus.kobj.kset };
+        if kset.is_null() {
+            return Err(ENODEV);
+        }
+        // SAFETY: The set is valid, being never freed, and the name is a terminated string.
+        let object = unsafe { raw::kset_find_obj(kset, name.as_char_ptr()) };
+        if object.is_null() {
+            return Err(ENODEV);
+        }
+        // SAFETY: All objects of the set of devices are embedded in devices (`device_initialize()`).
+        let dev = unsafe { kernel::container_of!(object, raw::device, kobj) };
+        // SAFETY: `kset_find_obj` has taken a reference on the device, which is given up below.
+        let bus = NonNull::new(unsafe { (*dev).bus }.cast_mut()).filter(|bus| {
+            // SAFETY: Buses outlive the devices on them; a bus's name is a terminated string.
+            let bus_name = unsafe { CStr::from_char_ptr((*bus.as_ptr()).name) };
+            // SAFETY: The device is valid.
+            let id = unsafe { (*dev).id };
+            bus_name == c"memory" && u64::from(id) == number
+        });
+        // SAFETY: The reference is ours. (The block stays: it holds the kernel.)
+        unsafe { raw::put_device(dev) };
+        // INVARIANT: Bus names are unique (`bus_register()` makes a directory of the name in sysfs),
+        // and the kernel has registered this one at boot, so this is `memory_subsys`.
+        bus.map(Self).ok_or(ENODEV)
+    }
+
+    /// Finds the device of memory block `number`. May sleep.
+    fn block(&self, number: u64) -> Result<Block> {
+        extern "C" fn is_number(dev: *mut raw::device, number: *const c_void) -> c_int {
+            // SAFETY: `bus_find_device_reverse()` calls with a valid device, and with what it was
+            // given below.
+            unsafe { c_int::from((*dev).id == *number.cast::<u32>()) }
+        }
+        let number = u32::try_from(number).map_err(|_| ENODEV)?;
+        // The newest come first: most look-ups are for a block that has just been added.
+        // SAFETY: By the type invariant the bus is valid. The number lives until the call returns.
+        let dev = unsafe {
+            raw::bus_find_device_reverse(
+                self.0.as_ptr(),
+                ptr::null_mut(),
+                (&raw const number).cast(),
+                Some(is_number),
+            )
+        };
+        // INVARIANT: All devices on this bus are embedded in memory blocks (`__add_memory_block()`),
+        // and the function has taken a reference on this one.
+        NonNull::new(dev).map(Block).ok_or(ENODEV)
+    }
+}
+
+/// Finds the memory block at `addr`. `ENODEV`: Linux has none there. May sleep.
+fn find(addr: u64, block_size: u64) -> Result<Block> {
+    let number = addr.checked_div(block_size).ok_or(EINVAL)?;
+    BUS.as_ref().ok_or(ENODEV)?.block(number)
+}
+
+/// Brings the memory block at `addr` online into ZONE_MOVABLE. Must be called without any lock that
+/// memory notifiers take. May sleep.
+pub(crate) fn online_movable(addr: u64, block_size: u64) -> Stored {
+    match find(addr, block_size) {
         Ok(block) => block.store_state(ONLINE_MOVABLE),
         Err(error) => Stored::Refused(error),
     }
@@ -47,14 +149,15 @@ const LOCK_TRIES: u32 = 200;
 ///
 /// There is no function for that. A memory block is to be brought online that is online, and stays so
 /// because the kernel uses some of it, which does nothing but to try for the lock
-/// (`state_store()`, `device_online()`). `any` is as for [`online_movable`]. Locks as there. May sleep.
-pub(crate) fn hotplug_lock_is_free(any: &device::Device, block_size: u64) -> bool {
+/// (`state_store()`, `device_online()`). Must be called without any lock that memory notifiers take.
+/// May sleep.
+pub(crate) fn hotplug_lock_is_free(block_size: u64) -> bool {
     let Ok(used) = KBox::new(0_u64, GFP_KERNEL) else {
         return false;
     };
     // SAFETY: Memory of kmalloc() is in the linear mapping.
     let addr = unsafe { raw::vmem_virt_to_phys(core::ptr::from_ref(&*used).cast()) };
-    let block = match find(any, addr / block_size.max(1)) {
+    let block = match find(addr, block_size) {
         Ok(block) => block,
         // Memory without such a device is none that anybody moves.
         Err(error) => return error == ENODEV,
@@ -75,25 +178,24 @@ pub(crate) enum Found {
     Moving,
 }
 
-/// The state of the memory block at `addr`. `any` is as for [`online_movable`]. Does not wait for
-/// those who move it. May sleep.
-pub(crate) fn state(any: &device::Device, addr: u64, block_size: u64) -> Result<Found> {
-    let block = match find(any, addr / block_size.max(1)) {
+/// The state of the memory block at `addr`. Does not wait for those who move it. May sleep.
+pub(crate) fn state(addr: u64, block_size: u64) -> Result<Found> {
+    let block = match find(addr, block_size) {
         Ok(block) => block,
         Err(ENODEV) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    // SAFETY: Devices of the memory subsystem are embedded in memory blocks.
-    let memory = unsafe { kernel::container_of!(block.0, raw::memory_block, dev) };
+    // SAFETY: By the invariant of `Block`.
+    let memory = unsafe { kernel::container_of!(block.0.as_ptr(), raw::memory_block, dev) };
     // Whoever moves it holds this lock until the state says so, and may wait for us by then.
     // SAFETY: The device is valid.
-    if !unsafe { raw::vmem_device_trylock(block.0) } {
+    if !unsafe { raw::vmem_device_trylock(block.0.as_ptr()) } {
         return Ok(Found::Moving);
     }
     // SAFETY: Valid as long as the reference.
     let state = unsafe { (*memory).state };
     // SAFETY: Locked above.
-    unsafe { raw::vmem_device_unlock(block.0) };
+    unsafe { raw::vmem_device_unlock(block.0.as_ptr()) };
     Ok(match state {
         raw::memory_block_state_MEM_ONLINE => Found::Online,
         raw::memory_block_state_MEM_OFFLINE => Found::Offline,
@@ -105,34 +207,8 @@ pub(crate) fn state(any: &device::Device, addr: u64, block_size: u64) -> Result<
 ///
 /// # Invariants
 ///
-/// Points to a registered device of the memory subsystem, with a reference that is ours.
-struct Block(*mut raw::device);
-
-fn find(any: &device::Device, number: u64) -> Result<Block> {
-    let name = CString::try_from_fmt(fmt!("memory{}", number))?;
-    // `device::Device` is a transparent wrapper.
-    let any: *const raw::device = core::ptr::from_ref(any).cast();
-    // SAFETY: The device is valid. Every device is in the kernel's one set of devices.
-    let kset = unsafe { (*any).kobj.kset };
-    if kset.is_null() {
-        return Err(ENODEV);
-    }
-    // SAFETY: The set and the name are valid.
-    let object = unsafe { raw::kset_find_obj(kset, name.as_char_ptr()) };
-    if object.is_null() {
-        return Err(ENODEV);
-    }
-    // SAFETY: All objects of that set are embedded in devices.
-    let dev = unsafe { kernel::container_of!(object, raw::device, kobj) };
-    // INVARIANT: `kset_find_obj` has taken a reference. (The subsystem is checked next.)
-    let block = Block(dev);
-    // SAFETY: The device is valid, and its bus is static.
-    let memory = unsafe {
-        let bus = (*dev).bus;
-        !bus.is_null() && CStr::from_char_ptr((*bus).name) == c"memory"
-    };
-    memory.then_some(block).ok_or(ENODEV)
-}
+/// Points to a device that is embedded in a memory block, with a reference that is ours.
+struct Block(NonNull<raw::device>);
 
 impl Block {
     /// The device's attribute `state`.
@@ -141,7 +217,7 @@ impl Block {
         // attributes of each group. All of them are static, and device attributes, which embed
         // their `attr` at the beginning.
         unsafe {
-            let mut group = (*self.0).groups;
+            let mut group = (*self.0.as_ptr()).groups;
             while !group.is_null() && !(*group).is_null() {
                 let mut attribute = (**group).__bindgen_anon_2.attrs;
                 while !attribute.is_null() && !(*attribute).is_null() {
@@ -167,7 +243,7 @@ impl Block {
         };
         let length = word.to_bytes().len();
         // SAFETY: What sysfs would call: device, attribute, a terminated string and its length.
-        let stored = unsafe { store(self.0, attribute, word.as_char_ptr(), length) };
+        let stored = unsafe { store(self.0.as_ptr(), attribute, word.as_char_ptr(), length) };
         match i32::try_from(stored) {
             Ok(error) if error == -(raw::ERESTARTNOINTR as i32) => {
                 // The calling thread was told of a signal that it has not got, so that it repeats a
@@ -185,6 +261,6 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { raw::put_device(self.0) };
+        unsafe { raw::put_device(self.0.as_ptr()) };
     }
 }

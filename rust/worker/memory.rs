@@ -47,7 +47,7 @@ impl Worker {
         let addr = geometry.memory_block_addr(memory_block);
         let size = geometry.memory_block_size();
         for _ in 0..ONLINE_TRIES {
-            match memory_block::online_movable(self.device.dev(), addr, size) {
+            match memory_block::online_movable(addr, size) {
                 Stored::Done => return Outcome::Done,
                 Stored::Again if !bell.is_rung(STOP) => {}
                 Stored::Again => return Outcome::Failed(Failure::Interrupted),

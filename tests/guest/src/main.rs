@@ -5,8 +5,9 @@
 //! One static binary: as `/init` of an initramfs it brings the guest up and
 //! serves commands from the host over a virtio-serial port; as `vmem-guest load`
 //! it keeps memory in use whose content it can vouch for, as `vmem-guest churn` it
-//! keeps changing how it is used, as `vmem-guest faults` it times page faults. `vmem-guest kexec`
-//! starts another kernel, and `vmem-guest vmcore` reads what a crashed one has left.
+//! keeps changing how it is used, as `vmem-guest faults` it times page faults, as
+//! `vmem-guest names` it is a user who names network interfaces. `vmem-guest kexec` starts another
+//! kernel, and `vmem-guest vmcore` reads what a crashed one has left.
 
 mod children;
 mod churn;
@@ -17,6 +18,7 @@ mod kexec;
 mod load;
 mod mapping;
 mod modules;
+mod names;
 mod pagemap;
 mod pattern;
 mod pinned;
@@ -45,12 +47,13 @@ fn main() -> ExitCode {
         Some("load") => load::main(args),
         Some("churn") => churn::main(args),
         Some("faults") => faults::main(args),
+        Some("names") => names::main(args),
         Some("kexec") => kexec::main(args),
         Some("vmcore") => vmcore::main(args),
         _ => {
             eprintln!("{USAGE}\n       {}", kexec::USAGE);
             eprintln!("       {}\n       {}", vmcore::USAGE, churn::USAGE);
-            eprintln!("       {}", faults::USAGE);
+            eprintln!("       {}\n       {}", faults::USAGE, names::USAGE);
             eprintln!("{}", load::OPTIONS);
             ExitCode::from(2)
         }

@@ -45,7 +45,8 @@ impl Pinned {
     }
 }
 
-fn check(result: i32) -> io::Result<i32> {
+/// The result of a system call, or why it failed.
+pub(crate) fn check(result: i32) -> io::Result<i32> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
