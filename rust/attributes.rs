@@ -125,6 +125,9 @@ attributes::attributes!(
         value!(c"migrations_failed_total", |driven| driven
             .report()
             .with_statistics(|s| s.migrations_failed())),
+        value!(c"unplugs_not_sent_total", |driven| driven
+            .report()
+            .with_statistics(|s| s.unplugs_not_sent())),
         Attribute::writable(c"retry", |data| driven(data).is_ok(), retry),
     ]
 );

@@ -48,7 +48,11 @@ use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::geometry::Geometry;
+use virtio_mem_core::guard;
+use virtio_mem_core::guard::Sections;
+use virtio_mem_core::guard::Usage;
 use virtio_mem_core::wire::Config;
+use virtio_mem_core::wire::Request;
 
 /// The engine, with its map in memory that need not be contiguous.
 pub(crate) type Engine = virtio_mem_core::engine::Engine<KVVec<u64>>;
@@ -57,10 +61,7 @@ pub(crate) type Engine = virtio_mem_core::engine::Engine<KVVec<u64>>;
 /// step with sub-blocks of it takes as long as the host's answer.
 const MOVE_PATIENCE_MS: u32 = 5_000;
 
-/// For how long, and how often, whoever binds the driver looks whether somebody still moves a memory
-/// block, in milliseconds. That lasts only until Linux announces the move, or where it did so before
-/// we listened, until it is over.
-const ADOPT_PATIENCE_MS: i64 = 20_000;
+/// How often [`Device::adopt`] looks whether a memory block still moves, in milliseconds.
 const ADOPT_POLL_MS: i64 = 20;
 
 /// For how long, and how often, it is tried to remove a memory block where there is no memory for
@@ -141,6 +142,14 @@ impl Device {
         self.changed.notify_all();
     }
 
+    /// What a request would have the device take away although Linux may use it: an address, see
+    /// [`guard::first_in_use`]. To be asked by the worker before the request is sent. Takes the engine's
+    /// lock.
+    pub(crate) fn first_in_use(&self, request: Request) -> Option<u64> {
+        let config = self.with_engine(|engine| *engine.config());
+        guard::first_in_use(&self.geometry, &config, request, self)
+    }
+
     /// The pages of some sub-blocks; for when they may be used see [`Region::pages`].
     pub(crate) fn pages(&self, subs: &Range<u32>) -> Option<Pages> {
         let count = subs.end.checked_sub(subs.start)?;
@@ -218,19 +227,22 @@ impl Device {
         Err(ENOMEM)
     }
 
-    /// Tells the engine what Linux has of this device from an earlier life of the driver; between
-    /// [`Engine::take_over`], with the memory notifier and the online-page callback registered, and
-    /// the first step. Returns how many memory blocks that are. `EBUSY`: somebody goes on moving
-    /// one. May sleep.
-    pub(crate) fn adopt(&self) -> Result<u32> {
+    /// Tells the engine what Linux has of this device; with the memory notifier and the online-page
+    /// callback registered, after [`Engine::take_over`] and before the first step, or for a
+    /// [`virtio_mem_core::engine::Step::Resync`]. Returns how many memory blocks Linux has.
+    ///
+    /// A memory block that moves is waited for until Linux announces the move, or where it did so before
+    /// the memory notifier was registered, until that is over; for `patience_ms` in all.
+    ///
+    /// `EBUSY`: a memory block goes on moving. `EEXIST`: Linux has memory for which it has no memory
+    /// block, which is logged. Either way the engine may have been told of some blocks, and is not to go
+    /// on without the others. May sleep.
+    pub(crate) fn adopt(&self, patience_ms: i64) -> Result<u32> {
         let begun = Instant::now();
         let mut count = 0_u32;
         for number in 0..self.geometry.memory_blocks() {
-            let state = self.settled_state(number, begun)?;
-            if state == InLinux::Absent {
-                continue;
-            }
-            count = count.saturating_add(1);
+            let state = self.settled_state(number, begun, patience_ms)?;
+            count = count.saturating_add(u32::from(state != InLinux::Absent));
             self.with_engine(|engine| engine.adopt(number, state));
         }
         for block in 0..self.geometry.blocks() {
@@ -240,12 +252,17 @@ impl Device {
     }
 
     /// The state of a memory block, when it does not move, for [`Device::adopt`], which has `begun`.
-    fn settled_state(&self, number: u32, begun: Instant<Monotonic>) -> Result<InLinux> {
+    fn settled_state(
+        &self,
+        number: u32,
+        begun: Instant<Monotonic>,
+        patience_ms: i64,
+    ) -> Result<InLinux> {
         let addr = self.geometry.memory_block_addr(number);
         let size = self.geometry.memory_block_size();
         loop {
             match memory_block::state(addr, size)? {
-                Found::Nothing => return Ok(InLinux::Absent),
+                Found::Nothing => return self.absent(addr, size),
                 Found::Offline => return Ok(InLinux::Offline),
                 Found::Online => return Ok(self.online_state(number)),
                 Found::Moving => {}
@@ -255,11 +272,25 @@ impl Device {
             if told != InLinux::Absent {
                 return Ok(told);
             }
-            if begun.elapsed().as_millis() >= ADOPT_PATIENCE_MS {
+            if begun.elapsed().as_millis() >= patience_ms {
                 return Err(EBUSY);
             }
             fsleep(Delta::from_millis(ADOPT_POLL_MS));
         }
+    }
+
+    /// Makes sure that Linux has no memory where it has no memory block.
+    fn absent(&self, addr: u64, size: u64) -> Result<InLinux> {
+        let range = addr..addr.saturating_add(size);
+        if self.region.sections(&range) == Sections::Absent && !self.region.has_system_ram(range) {
+            return Ok(InLinux::Absent);
+        }
+        dev_err!(
+            self.dev(),
+            "no memory block found at {:#x}, where Linux has memory\n",
+            addr
+        );
+        Err(EEXIST)
     }
 
     /// The state of a memory block that is online, or about to be.
@@ -428,6 +459,20 @@ impl Listener for Device {
             }
         }
         Ok(())
+    }
+}
+
+impl Usage for Device {
+    fn sections(&self, range: Range<u64>) -> Sections {
+        self.region.sections(&range)
+    }
+
+    fn has_system_ram(&self, range: Range<u64>) -> bool {
+        self.region.has_system_ram(range)
+    }
+
+    fn keeps_offline(&self, memory_block: u32) -> bool {
+        self.with_engine(|engine| engine.keeps_offline(memory_block))
     }
 }
 

@@ -46,6 +46,9 @@ virtio::id_table!(
     wire::DEVICE_ID
 );
 
+/// How long binding waits for memory blocks that move, in milliseconds.
+const ADOPT_PATIENCE_MS: i64 = 20_000;
+
 const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
 const PERSISTENT_SUSPEND: u32 = Features::PERSISTENT_SUSPEND.bits().trailing_zeros();
 const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trailing_zeros();
@@ -336,7 +339,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         dev_err!(dev, "another driver decides which memory goes online\n");
     })?;
     if left {
-        let count = device.adopt().inspect_err(|error| {
+        let count = device.adopt(ADOPT_PATIENCE_MS).inspect_err(|error| {
             dev_err!(dev, "memory of an earlier driver stays: {:?}\n", error);
         })?;
         dev_info!(

@@ -74,6 +74,8 @@ struct Told {
     plugged: bool,
     requested: bool,
     nonsense: bool,
+    /// Where the memory was that Linux may have been using when a request was last not sent.
+    not_sent: Option<u64>,
     add_error: Option<Error>,
     queue_error: Option<Error>,
     reason: Option<Reason>,
@@ -268,6 +270,20 @@ impl Report {
         }
     }
 
+    /// `request` was not sent, because Linux may use the memory at `addr`: the map was wrong about it.
+    /// Logged once for each address: it is tried again.
+    pub(crate) fn not_sent(&self, request: Request, addr: u64) {
+        if self.told.lock().not_sent.replace(addr) == Some(addr) {
+            return;
+        }
+        dev_err!(
+            self.device.dev(),
+            "{} not sent: Linux may use memory at {:#x}; this is a bug of the driver, please report it\n",
+            request.name(),
+            addr
+        );
+    }
+
     /// A memory block was added, or not.
     pub(crate) fn added(&self, result: Result) {
         let error = result.err();
@@ -340,6 +356,7 @@ impl Report {
         let how = match *outcome {
             Outcome::Done | Outcome::Config(_) => "done",
             Outcome::Answered(response) => Answer::of(response).as_str(),
+            Outcome::NotSent => "not-sent",
             Outcome::Failed(failure) => Trouble::of_failure(failure).as_str(),
         };
         let done = *outcome == Outcome::Done;

@@ -137,7 +137,13 @@ impl Worker {
     fn carry_out(&self, step: &Step) -> Option<Outcome> {
         let outcome = match step {
             Step::ReadConfig => Outcome::Config(self.read_config()),
-            Step::Send(request) => Outcome::Answered(self.send(*request)?),
+            Step::Send(request) => match self.device.first_in_use(*request) {
+                None => Outcome::Answered(self.send(*request)?),
+                Some(addr) => {
+                    self.report.not_sent(*request, addr);
+                    Outcome::NotSent
+                }
+            },
             Step::Add { memory_block } => self.add(*memory_block),
             Step::Online { memory_block } => self.online(*memory_block),
             Step::Remove {
@@ -147,6 +153,7 @@ impl Worker {
             } => self.remove(memory_blocks, *online, *brief),
             Step::Withdraw { subs } => self.withdraw(subs),
             Step::Take { subs } => self.take(subs),
+            Step::Resync => self.resync(),
             Step::Give { subs } => {
                 if let Some(pages) = self.device.pages(subs) {
                     pages.give();

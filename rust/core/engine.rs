@@ -78,6 +78,8 @@ enum Doing {
     Add(u32),
     Online(u32),
     Remove(Range<u32>),
+    /// Finding out anew what Linux has.
+    Resync,
     /// Looking at more blocks, when others have had their turn.
     Look,
 }
@@ -115,6 +117,9 @@ pub struct Engine<W> {
     audit: Option<Audit>,
     /// Until that is done, it is not known what was plugged in an earlier life of the driver.
     taking_over: bool,
+    /// The map is wrong about Linux, which is to be looked at from this moment on, before anything
+    /// else is done.
+    resync_at_ms: Option<u64>,
     /// By how much the device's plugged size differs from its blocks, when last it was asked.
     drift: u64,
     /// The same, if that is confirmed when it is asked once more.
@@ -169,6 +174,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             waiting: None,
             audit: None,
             taking_over: false,
+            resync_at_ms: None,
             drift: 0,
             suspected: 0,
             pass: Pass::new(),
@@ -312,6 +318,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.reread {
             return self.start(Doing::ReadConfig);
         }
+        if let Some(at_ms) = self.resync_at_ms {
+            return match at_ms.saturating_sub(around.now_ms) {
+                0 => self.start(Doing::Resync),
+                ms => Step::wait(Some(ms)),
+            };
+        }
         if let Some(doing) = self.go_on_with_audit(around) {
             return self.start(doing);
         }
@@ -382,6 +394,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 let (addr, blocks) = range(subs);
                 Step::Send(Request::State { addr, blocks })
             }
+            Doing::Resync => Step::Resync,
             Doing::Take(subs) => Step::Take { subs: subs.clone() },
             Doing::Withdraw(subs) => Step::Withdraw { subs: subs.clone() },
             Doing::Give(subs, _) => Step::Give { subs: subs.clone() },
@@ -452,6 +465,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("waiting", &self.waiting)
             .field("audit", &self.audit)
             .field("taking_over", &self.taking_over)
+            .field("resync_at_ms", &self.resync_at_ms)
             .field("drift", &self.drift)
             .field("suspected", &self.suspected)
             .field("pass", &self.pass)

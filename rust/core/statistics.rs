@@ -56,6 +56,7 @@ pub struct Statistics {
     plugged_blocks: u64,
     unplugged_blocks: u64,
     migrations_failed: u64,
+    unplugs_not_sent: u64,
     last_error: Option<(Action, Trouble)>,
     plug: Histogram,
     unplug: Histogram,
@@ -76,12 +77,17 @@ impl Statistics {
                 Trouble::of_response(response)
             }
             Outcome::Failed(failure) => Some(Trouble::of_failure(failure)),
+            Outcome::NotSent => {
+                self.unplugs_not_sent = self.unplugs_not_sent.saturating_add(1);
+                Some(Trouble::InUse)
+            }
             Outcome::Done | Outcome::Config(_) => None,
         };
         if let (Some(action), Some(trouble)) = (action, trouble) {
             self.last_error = Some((action, trouble));
         }
         match *step {
+            _ if *outcome == Outcome::NotSent => {}
             Step::Send(Request::Plug { blocks, .. }) => {
                 self.plug.record(us);
                 if *outcome == Outcome::Answered(Response::Ack) {
@@ -141,6 +147,12 @@ impl Statistics {
         self.migrations_failed
     }
 
+    /// Requests to unplug memory that were not sent, because Linux may have been using some of it. Any
+    /// is a defect of the driver.
+    pub fn unplugs_not_sent(&self) -> u64 {
+        self.unplugs_not_sent
+    }
+
     /// What failed last, and how.
     pub fn last_error(&self) -> Option<(Action, Trouble)> {
         self.last_error
@@ -171,6 +183,7 @@ impl Action {
             Step::Remove { .. } => Some(Self::Remove),
             Step::Take { .. } => Some(Self::Take),
             Step::Withdraw { .. } => Some(Self::Withdraw),
+            Step::Resync => Some(Self::Resync),
             Step::ReadConfig | Step::Give { .. } | Step::Wait { .. } => None,
         }
     }
@@ -216,6 +229,7 @@ impl Trouble {
             Failure::Busy => Self::InUse,
             Failure::Interrupted => Self::Interrupted,
             Failure::NoMemory => Self::NoMemory,
+            Failure::Mismatch => Self::Mismatch,
             Failure::Refused => Self::Refused,
         }
     }

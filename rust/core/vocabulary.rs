@@ -78,6 +78,9 @@ words! {
         NotAddressable = "not-addressable",
         /// Linux refused to bring a memory block online.
         OnliningRefused = "onlining-refused",
+        /// What the driver knew of Linux' memory was wrong: it looks again, and unplugs nothing
+        /// meanwhile.
+        MapMismatch = "map-mismatch",
     }
 }
 
@@ -102,6 +105,8 @@ words! {
         Take = "take",
         /// Taking out of use what the device does not have.
         Withdraw = "withdraw",
+        /// Finding out anew what Linux has of the device's memory.
+        Resync = "resync",
     }
 }
 
@@ -138,6 +143,8 @@ words! {
         Interrupted = "interrupted",
         /// No memory for what Linux has to allocate.
         NoMemory = "no-memory",
+        /// Linux has something else than the driver believed.
+        Mismatch = "mismatch",
         /// Linux refused.
         Refused = "refused",
     }

@@ -205,6 +205,23 @@ void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
 	}
 }
 
+/* memory sections: what Linux has there, without locks */
+
+unsigned long vmem_section_pages(void)
+{
+	return PAGES_PER_SECTION;
+}
+
+bool vmem_section_present(unsigned long pfn)
+{
+	return present_section_nr(pfn_to_section_nr(pfn));
+}
+
+bool vmem_section_online(unsigned long pfn)
+{
+	return online_section_nr(pfn_to_section_nr(pfn));
+}
+
 /* pages; their struct page must exist */
 
 bool vmem_zone_movable(unsigned long pfn)
@@ -269,6 +286,16 @@ void vmem_claim_pages(unsigned long pfn, unsigned long end)
 		vmem_tag_page(pfn, true);
 	}
 	page_offline_end();
+}
+
+/* In one call, as vmem_claim_pages(). */
+bool vmem_pages_claimed(unsigned long pfn, unsigned long end)
+{
+	for (; pfn < end; pfn++) {
+		if (!vmem_page_offline(pfn) || !vmem_page_tagged(pfn))
+			return false;
+	}
+	return true;
 }
 
 bool vmem_page_dirty(unsigned long pfn)

@@ -73,6 +73,10 @@ void rcu_unexpedite_gp(void);
 void vmem_rcu_expedite(void);
 void vmem_rcu_unexpedite(void);
 
+unsigned long vmem_section_pages(void);
+bool vmem_section_present(unsigned long pfn);
+bool vmem_section_online(unsigned long pfn);
+
 bool vmem_zone_movable(unsigned long pfn);
 bool vmem_page_free(unsigned long pfn);
 unsigned long vmem_page_to_pfn(struct page *page);
@@ -84,6 +88,7 @@ bool vmem_page_tagged(unsigned long pfn);
 bool vmem_page_untouched(unsigned long pfn);
 void vmem_tag_page(unsigned long pfn, bool tagged);
 void vmem_claim_pages(unsigned long pfn, unsigned long end);
+bool vmem_pages_claimed(unsigned long pfn, unsigned long end);
 bool vmem_page_dirty(unsigned long pfn);
 void vmem_set_page_dirty(unsigned long pfn);
 void vmem_clear_page_dirty(unsigned long pfn);

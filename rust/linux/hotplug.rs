@@ -6,10 +6,13 @@
 
 use super::pages::Pages;
 use super::raw;
+use super::section;
+use core::ops::Range;
 use core::ptr;
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
+use virtio_mem_core::guard::Sections;
 
 /// Sizes and limits of memory hotplug, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -259,7 +262,7 @@ impl Region {
     /// Where `online`, those that are online are taken offline first. That goes on for as long as
     /// memory can be migrated, so call it in an attempt of a [`super::bell::Bell`]; then `EINTR` is
     /// its end. Where not, `EBUSY` says that somebody has brought one online: it is not to go offline
-    /// again. Locks as for [`Region::add`]. May sleep.
+    /// again. `ENOENT`: Linux does not have all of it. Locks as for [`Region::add`]. May sleep.
     pub(crate) fn remove(&self, start: u64, size: u64, online: bool) -> Result {
         // SAFETY: No preconditions.
         let block = unsafe { raw::memory_block_size_bytes() } as u64;
@@ -268,6 +271,9 @@ impl Region {
         let aligned = |value: u64| value.checked_rem(block) == Some(0);
         if size == 0 || !aligned(start) || !aligned(size) || !inside {
             return Err(EINVAL);
+        }
+        if !section::all_present(&(start..end)) {
+            return Err(ENOENT);
         }
         // SAFETY: Aligned and not empty, without which `try_remove_memory()` is a BUG. In this region
         // memory is added only by its driver, so no other memory can go. What is used stays: both
@@ -297,10 +303,27 @@ impl Region {
 
     /// Whether Linux has memory in this region.
     pub(crate) fn has_memory(&self) -> bool {
-        has_memory(
-            self.start,
-            self.start.saturating_add(self.size).saturating_sub(1),
-        )
+        self.has_system_ram(self.start..self.start.saturating_add(self.size))
+    }
+
+    /// Whether a busy `System RAM` resource has a part of a range of addresses that is not empty. Takes
+    /// the lock of the resource tree.
+    pub(crate) fn has_system_ram(&self, range: Range<u64>) -> bool {
+        has_memory(range.start, range.end.saturating_sub(1))
+    }
+
+    /// What Linux has in a range of addresses that lies in one memory block of this region. Of a range
+    /// that does not lie in this region nothing is known, so that all of it may be in use.
+    ///
+    /// Only the driver of this region adds memory to it and removes it, so that what is found stays
+    /// until the caller does either. Of a block that is online, or going offline, and of which the
+    /// engine holds sub-blocks, these pages stay as they are too.
+    pub(crate) fn sections(&self, range: &Range<u64>) -> Sections {
+        let end = self.start.saturating_add(self.size);
+        if range.start < self.start || range.end > end {
+            return Sections::InUse;
+        }
+        section::sections(range)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod pages;
 pub(crate) mod param;
 pub(crate) mod pm_notifier;
 mod raw;
+mod section;
 pub(crate) mod thread;
 pub(crate) mod trace;
 pub(crate) mod virtio;

@@ -63,10 +63,15 @@ impl Pages {
     pub(crate) fn are_withheld(&self) -> bool {
         // SAFETY: No preconditions.
         let pageblock = unsafe { raw::vmem_pageblock_bytes() } as usize / kernel::page::PAGE_SIZE;
-        self.each().step_by(pageblock.max(1)).all(|pfn| {
-            // SAFETY: By the type invariant.
-            unsafe { raw::vmem_page_offline(pfn) && raw::vmem_page_tagged(pfn) }
-        })
+        self.each()
+            .step_by(pageblock.max(1))
+            .all(|pfn| Self(pfn..pfn + 1).are_fake_offline())
+    }
+
+    /// Whether each of the pages is PageOffline with our tag.
+    pub(crate) fn are_fake_offline(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { raw::vmem_pages_claimed(self.0.start, self.0.end) }
     }
 
     /// Whether all of the pages are PageOffline and nobody else's: a balloon has something in the

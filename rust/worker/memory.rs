@@ -23,6 +23,10 @@ const ONLINE_TRIES: u32 = 400;
 /// How often a single sub-block is tried for in one attempt. Pages are often pinned for a moment.
 const TAKE_TRIES: u32 = 3;
 
+/// How long looking at all memory blocks again waits for those that move, in milliseconds. It is tried
+/// again, and meanwhile nothing else is done.
+const RESYNC_PATIENCE_MS: i64 = 1_000;
+
 /// One look at every so many pages tells how much of a range is in use.
 const SAMPLE_STRIDE: usize = 64;
 
@@ -38,7 +42,19 @@ impl Worker {
         match result {
             Ok(()) => Outcome::Done,
             Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            // Linux has it, or another resource at its place.
+            Err(EEXIST) => Outcome::Failed(Failure::Mismatch),
             Err(_) => Outcome::Failed(Failure::Refused),
+        }
+    }
+
+    /// Finds out anew what Linux has.
+    pub(super) fn resync(&self) -> Outcome {
+        match self.device.adopt(RESYNC_PATIENCE_MS) {
+            Ok(_) => Outcome::Done,
+            Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(EBUSY) => Outcome::Failed(Failure::Busy),
+            Err(_) => Outcome::Failed(Failure::Mismatch),
         }
     }
 
@@ -167,6 +183,7 @@ impl Worker {
             }
             Err(EINTR) => Outcome::Failed(Failure::Interrupted),
             Err(ENOMEM) => Outcome::Failed(Failure::NoMemory),
+            Err(ENOENT) => Outcome::Failed(Failure::Mismatch),
             Err(_) => Outcome::Failed(Failure::Busy),
         };
         (outcome, false)

@@ -70,6 +70,7 @@ def in_sub_block_mode() -> None:
             requests_unplug_all_ack=0,
             plugged_blocks_total=0,
             migrations_failed_total=0,
+            unplugs_not_sent_total=0,
         )
         guest.resize(258 * MIB)
         guest.expect_hotplugged(258 * MIB)

@@ -14,6 +14,8 @@ SPLATS = re.compile(
     | Call\ Trace | \bRIP:\ | Kernel\ panic | panicked\ at | stack-protector | Bad\ page
     | scheduling\ while\ atomic | sleeping\ function\ called
     | page\ allocation\ failure | Out\ of\ memory | oom-kill
+      # Of our own driver: it would have unplugged memory that Linux may use.
+    | not\ sent:\ Linux\ may\ use | no\ memory\ block\ found
     """,
     re.VERBOSE,
 )

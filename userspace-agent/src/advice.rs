@@ -91,6 +91,10 @@ fn of_reason(reason: Reason) -> Option<Advice> {
             "Linux cannot use what is left of the region, or the host does not let it be plugged",
             "request less on the host, or give the device a region that is aligned and lower",
         ),
+        Reason::MapMismatch => (
+            "what the driver knew of Linux' memory was wrong: it looks again, and unplugs none meanwhile",
+            "wait; if it lasts, `dmesg` says which memory it is about: report it, as it is a defect",
+        ),
         Reason::OnliningRefused => (
             "Linux would not bring a memory block online",
             "see the guest's log (`dmesg`) for the cause; the driver tries again",

@@ -79,7 +79,7 @@ enum Run {
 }
 
 /// All checks.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     Check {
         run: Run::Device(driver::driver),
         kinds: &[driver::NO_DRIVER, driver::OTHER_DRIVER, driver::C_DRIVER],
@@ -87,6 +87,10 @@ const CHECKS: [Check; 13] = [
     Check {
         run: Run::Device(driver::says),
         kinds: &[driver::STALLED, driver::WAITING],
+    },
+    Check {
+        run: Run::Device(driver::map),
+        kinds: &[driver::NOT_SENT],
     },
     Check {
         run: Run::Device(onlining::offline),

@@ -116,6 +116,8 @@ pub(crate) struct Counters {
     pub(crate) unplugged_bytes_total: Option<u64>,
     /// Attempts to empty online memory that have failed.
     pub(crate) migrations_failed_total: Option<u64>,
+    /// Requests to unplug memory that were not sent, because Linux may have used some of it.
+    pub(crate) unplugs_not_sent_total: Option<u64>,
 }
 
 /// The answers to each kind of request.

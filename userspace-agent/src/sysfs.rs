@@ -155,6 +155,7 @@ impl Group {
             unplugged_blocks_total: self.count("unplugged_blocks_total")?,
             unplugged_bytes_total: self.count("unplugged_bytes_total")?,
             migrations_failed_total: self.count("migrations_failed_total")?,
+            unplugs_not_sent_total: self.count("unplugs_not_sent_total")?,
         };
 
         Ok((counters != Counters::default()).then_some(counters))

@@ -20,6 +20,10 @@ use core::ops::Range;
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Reports how the step that [`Engine::step`] asked for went. `around` is of the time after it.
     pub fn done(&mut self, outcome: Outcome, around: &Surroundings) {
+        if outcome == Outcome::NotSent {
+            self.not_sent(around);
+            return;
+        }
         // An answer that does not belong to the step is as good as none.
         let response = match outcome {
             Outcome::Answered(response) => response,
@@ -64,7 +68,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Doing::Add(memory_block) => self.added(memory_block, failure, around),
             Doing::Online(memory_block) => self.onlined(memory_block, failure, around),
             Doing::Remove(memory_blocks) => self.removed(memory_blocks, failure, around),
+            Doing::Resync => self.resynced(failure, around),
         }
+    }
+
+    /// The map would have had memory unplugged that Linux may use.
+    fn not_sent(&mut self, around: &Surroundings) {
+        if let Doing::UnplugTaken(subs) | Doing::UnplugIdle(subs) =
+            core::mem::replace(&mut self.doing, Doing::Nothing)
+        {
+            self.hold(&subs, false);
+        }
+        self.resync(around);
     }
 
     /// Believes what makes sense of a config space read at runtime, and no more: the region never
@@ -275,6 +290,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 }
             };
             self.cannot_take(reason, around);
+            if failure == Failure::Mismatch {
+                // Linux has it, or something else at its place.
+                self.resync(around);
+            }
         } else if self.map.in_linux(memory_block) == InLinux::Offline
             && self.map.flags(block).contains(Flags::WANTED)
         {
@@ -330,6 +349,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 waiting.shed = false;
             }
             self.removal_failed(block);
+            if failure == Some(Failure::Mismatch) {
+                self.resync(around);
+            }
             return;
         }
         for memory_block in memory_blocks {

@@ -74,24 +74,62 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.audit_all();
     }
 
-    /// Linux has `memory_block`, in this state. Of its sub-blocks all are believed to be plugged,
-    /// until the device has been asked.
+    /// What Linux has is not what the map says: before anything else is done it is looked at again
+    /// ([`super::Step::Resync`]), and the device is asked about all blocks, as when a driver takes
+    /// over.
+    pub(super) fn resync(&mut self, around: &Surroundings) {
+        self.take_over();
+        if let Some(audit) = &mut self.audit {
+            audit.go_on();
+        }
+        self.resync_at_ms = Some(around.now_ms);
+        self.wait(Reason::MapMismatch, around);
+    }
+
+    /// Linux has been looked at again, or could not be.
+    pub(super) fn resynced(&mut self, failure: Option<Failure>, around: &Surroundings) {
+        self.resync_at_ms = None;
+        if failure.is_some() {
+            self.wait(Reason::MapMismatch, around);
+            let again_ms = self.waiting.and_then(|waiting| waiting.until_ms);
+            self.resync_at_ms = Some(again_ms.unwrap_or(around.now_ms));
+        }
+    }
+
+    /// Linux has `memory_block` in this state, as was found after [`Engine::take_over`] or for a
+    /// [`super::Step::Resync`]. Of its sub-blocks all are believed to be plugged where Linux may use
+    /// them, until the device has been asked.
     pub fn adopt(&mut self, memory_block: u32, state: InLinux) {
-        // What the memory notifier has told meanwhile is newer.
-        if self.map.in_linux(memory_block) == InLinux::Absent {
-            self.map.set_in_linux(memory_block, state, false);
+        if self.map.is_moving(memory_block) {
+            // The memory notifier tells how that ends.
+            return;
         }
         let geometry = *self.map.geometry();
         let block = geometry.block_of_memory_block(memory_block);
-        self.map.set_plugged(geometry.subs_of(block), true);
+        let news = self.is_news(memory_block, state);
+        if news {
+            self.map.set_in_linux(memory_block, state, false);
+            let stale = Flags::WANTED | Flags::TRIED | Flags::REFUSED | Flags::LOST;
+            self.map.set_flags(block, stale, false);
+        }
+        if state.online() || (news && state == InLinux::Offline) {
+            self.map.set_plugged(geometry.subs_of(block), true);
+        }
     }
 
     /// A move of `memory_block` is announced, which was in `state` until now. It does not begin before
     /// all is known, so [`Engine::adopt`] need not wait for its end.
     pub fn announced(&mut self, memory_block: u32, state: InLinux) {
-        if self.taking_over && self.map.in_linux(memory_block) == InLinux::Absent {
+        if self.taking_over && self.is_news(memory_block, state) {
             self.adopt(memory_block, state);
         }
+    }
+
+    /// Whether the map is to be changed to `state` for `memory_block`. When a driver takes over, what
+    /// the memory notifier has told before is newer.
+    fn is_news(&self, memory_block: u32, state: InLinux) -> bool {
+        let known = self.map.in_linux(memory_block);
+        known != state && (known == InLinux::Absent || self.doing == Doing::Resync)
     }
 
     /// The pages of sub-block `sub` are out of the page allocator, where its memory blocks are
@@ -182,7 +220,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             let stop = audit.at.saturating_add(len).min(end);
             return Some(Doing::Audit(audit.at..stop));
         }
-        self.taking_over = false;
+        if core::mem::take(&mut self.taking_over) {
+            self.disbelieve_beyond(end);
+        }
         if audit.unresolved {
             self.audit_all();
             self.pause_audit(around);
@@ -191,6 +231,21 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.reread_for(Reread::Known);
         }
         None
+    }
+
+    /// Of memory blocks that are offline, nothing is plugged from sub-block `end` on, where the usable
+    /// region ends and the device cannot be asked: they were only believed to be plugged.
+    fn disbelieve_beyond(&mut self, end: u32) {
+        let geometry = *self.map.geometry();
+        let mut at = end;
+        while at < geometry.subs() {
+            let block = geometry.block_of(at);
+            let stop = geometry.subs_of(block).end;
+            if self.map.state_of(block) == InLinux::Offline && !self.map.moves(block) {
+                self.map.set_plugged(at..stop, false);
+            }
+            at = stop;
+        }
     }
 
     fn pause_audit(&mut self, around: &Surroundings) {

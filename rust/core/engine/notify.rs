@@ -129,6 +129,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         Verdict::Allow
     }
 
+    /// Whether `memory_block` is kept offline for as long as the step under way lasts: it is offline, and
+    /// [`Engine::going_online`] refuses it. For [`crate::guard::Usage::keeps_offline`].
+    pub fn keeps_offline(&self, memory_block: u32) -> bool {
+        self.map.in_linux(memory_block) == InLinux::Offline
+            && !self.map.is_moving(memory_block)
+            && self.flags_around(memory_block).contains(Flags::HELD)
+    }
+
     /// The state of a memory block's block.
     fn state_around(&self, memory_block: u32) -> InLinux {
         let geometry = self.map.geometry();

@@ -59,6 +59,9 @@ pub enum Step {
         /// Their numbers.
         subs: Range<u32>,
     },
+    /// Look at what Linux has of the device's memory, and tell the engine of each memory block with
+    /// [`super::Engine::adopt`], as when a driver takes over.
+    Resync,
     /// Nothing, until something happens or this many milliseconds have passed.
     Wait {
         /// `None`: only when something happens. 0: others only are to have their turn with the
@@ -87,6 +90,7 @@ impl Step {
             Self::Take { .. } => "take",
             Self::Withdraw { .. } => "withdraw",
             Self::Give { .. } => "give",
+            Self::Resync => "resync",
             Self::Wait { .. } => "wait",
         }
     }
@@ -104,6 +108,9 @@ pub enum Failure {
     Interrupted,
     /// No memory for what Linux has to allocate.
     NoMemory,
+    /// Linux has a memory block already that was to be added, or no longer has one that was to be
+    /// removed: the map is wrong about it.
+    Mismatch,
     /// Anything else.
     Refused,
 }
@@ -117,6 +124,8 @@ pub enum Outcome {
     Failed(Failure),
     /// The answer to [`Step::Send`].
     Answered(Response),
+    /// The request to unplug memory was not sent: Linux may use some of it ([`crate::guard`]).
+    NotSent,
     /// The answer to [`Step::ReadConfig`].
     Config(Config),
 }

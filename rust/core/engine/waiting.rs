@@ -107,7 +107,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn wait(&mut self, reason: Reason, around: &Surroundings) {
         let delay = match reason {
             Reason::HostBusy | Reason::HostRefused | Reason::HostError => Some(self.host.fail()),
-            Reason::NoMemory | Reason::OnliningRefused => Some(self.linux.fail()),
+            Reason::NoMemory | Reason::OnliningRefused | Reason::MapMismatch => {
+                Some(self.linux.fail())
+            }
             Reason::None
             | Reason::NoAnswer
             | Reason::MemoryInUse

@@ -43,12 +43,13 @@ const LONG: u32 = 200;
 
 /// In the engine's own description: moments, of which only matters how long they are ago or that
 /// they are to come.
-const MOMENTS: [&str; 5] = [
+const MOMENTS: [&str; 6] = [
     "until_ms",
     "some_ms",
     "not_before_ms",
     "loose_since_ms",
     "progress_ms",
+    "resync_at_ms",
 ];
 
 /// And what does not matter to what is decided, but for how long it takes.
@@ -113,13 +114,14 @@ fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
     let (map, geometry) = (world.engine.map(), &world.geometry);
     write!(
         out,
-        "{:?} {:?} {:?} {:?} {} {:?} {} {} {:?} {}",
+        "{:?} {:?} {:?} {:?} {} {:?} {:?} {} {} {:?} {}",
         world.device,
         world.owner,
         world.blocks,
         world.config,
         world.drift,
         (&world.doubt, &world.moving, world.fickle),
+        (&world.hidden, world.meddled),
         world.confused,
         world.unplug_online,
         world.step,
@@ -216,7 +218,7 @@ fn faults_of(step: &Step) -> Vec<Event> {
             withdraw_busy: 1,
             ..none()
         })],
-        Step::ReadConfig | Step::Give { .. } | Step::Wait { .. } => Vec::new(),
+        Step::ReadConfig | Step::Give { .. } | Step::Resync | Step::Wait { .. } => Vec::new(),
     }
 }
 
@@ -234,6 +236,8 @@ fn events(world: &World) -> Vec<Event> {
     for block in 0..world.blocks.len() {
         events.extend([true, false].map(|movable| Event::Online(block, movable)));
         events.push(Event::Offline(block));
+        events.push(Event::Sneak(block));
+        events.push(Event::Hide(block, !world.hidden[block]));
         events.extend([Move::Online(block, true), Move::Offline(block)].map(Event::Going));
         // In use: the first, or the last, of a memory block.
         let cells = world.cells_of(block);

@@ -24,6 +24,8 @@ pub(crate) mod param;
 #[path = "../../../rust/linux/raw.rs"]
 mod raw;
 pub(crate) mod ring;
+#[path = "../../../rust/linux/section.rs"]
+mod section;
 #[path = "../../../rust/linux/thread.rs"]
 pub(crate) mod thread;
 pub(crate) mod transport;

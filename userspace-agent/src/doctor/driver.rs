@@ -50,6 +50,13 @@ pub(crate) const STALLED: Kind = Kind {
     about: "the device does not answer the driver",
 };
 
+/// The driver was about to take memory away that Linux may use.
+pub(crate) const NOT_SENT: Kind = Kind {
+    id: "unplugs-not-sent",
+    severity: Severity::Error,
+    about: "the driver's map was wrong: it did not unplug memory that Linux may use",
+};
+
 /// Looks at the driver.
 pub(crate) fn driver(facts: &Facts, device: &Device, findings: &mut Findings) -> Result<()> {
     let name = Some(device.device.as_str());
@@ -121,6 +128,25 @@ pub(crate) fn says(_: &Facts, device: &Device, findings: &mut Findings) -> Resul
     Ok(())
 }
 
+/// Looks at what the driver has kept itself from doing.
+pub(crate) fn map(_: &Facts, device: &Device, findings: &mut Findings) -> Result<()> {
+    let counters = device.counters.as_ref();
+    let count = counters.and_then(|counters| counters.unplugs_not_sent_total);
+    if let Some(count) = count.filter(|count| *count != 0) {
+        findings.add(
+            &NOT_SENT,
+            Some(&device.device),
+            format!(
+                "{count} requests to unplug memory were not sent, because Linux may have been using \
+                 it: what the driver knew of it was wrong"
+            ),
+            "nothing was lost, and the driver has looked again at all of its memory; report it with \
+             the output of dmesg and the files in /sys/kernel/debug/virtio_mem",
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +196,17 @@ mod tests {
         assert_eq!(tree.ids(), [STALLED.id]);
         tree.attribute("state", "settled\n");
         assert_eq!(tree.ids(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn requests_that_were_not_sent() {
+        let tree = Tree::ours();
+        tree.attribute("unplugs_not_sent_total", "0\n");
+        assert_eq!(tree.ids(), Vec::<&str>::new());
+
+        tree.attribute("unplugs_not_sent_total", "2\n");
+        let finding = tree.finding(NOT_SENT.id);
+        assert_eq!(finding.severity, Severity::Error);
+        assert!(finding.message.starts_with("2 requests to unplug"));
     }
 }

@@ -104,7 +104,7 @@ const ANSWERS: [Get<Answers, Option<u64>>; 5] = [
 ];
 
 /// Counters.
-const TOTALS: [Single<Counters>; 5] = [
+const TOTALS: [Single<Counters>; 6] = [
     Single {
         name: "virtio_mem_plug_bytes_total",
         help: "How much was plugged since the driver was bound.",
@@ -129,6 +129,11 @@ const TOTALS: [Single<Counters>; 5] = [
         name: "virtio_mem_migrations_failed_total",
         help: "How many attempts to empty memory that is online have failed.",
         value: |counters| counters.migrations_failed_total,
+    },
+    Single {
+        name: "virtio_mem_unplugs_not_sent_total",
+        help: "How many requests to unplug were not sent, as Linux may have used the memory.",
+        value: |counters| counters.unplugs_not_sent_total,
     },
 ];
 

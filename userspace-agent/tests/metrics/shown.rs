@@ -38,6 +38,7 @@ pub(crate) fn tree() -> Tree {
         ("unplugged_blocks_total", 1),
         ("unplugged_bytes_total", 2_097_152),
         ("migrations_failed_total", 7),
+        ("unplugs_not_sent_total", 3),
     ] {
         tree.attribute(0, name, value);
     }
@@ -94,6 +95,7 @@ fn everything_that_is_known() {
         r#"virtio_mem_unplug_bytes_total{device="virtio0"} 2097152"#,
         r#"virtio_mem_unplug_blocks_total{device="virtio0"} 1"#,
         r#"virtio_mem_migrations_failed_total{device="virtio0"} 7"#,
+        r#"virtio_mem_unplugs_not_sent_total{device="virtio0"} 3"#,
         "virtio_mem_scrape_errors 0",
     ] {
         assert!(

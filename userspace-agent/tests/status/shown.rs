@@ -71,6 +71,7 @@ fn with_everything() -> Tree {
         ("unplugged_blocks_total", 50),
         ("unplugged_bytes_total", 100 << 20),
         ("migrations_failed_total", 7),
+        ("unplugs_not_sent_total", 0),
     ] {
         tree.attribute(0, name, value);
     }
@@ -348,6 +349,7 @@ fn json_of_a_device_with_everything() {
                 "unplugged_blocks_total": 50,
                 "unplugged_bytes_total": 100 << 20,
                 "migrations_failed_total": 7,
+                "unplugs_not_sent_total": 0,
             },
         }))])
     );

@@ -46,6 +46,10 @@ pub(crate) enum Event {
     Config(Option<Config>),
     /// Somebody writes to `retry`.
     Retry,
+    /// Look-ups do not find a memory block any more, or find it again.
+    Hide(usize, bool),
+    /// A memory block is added or removed, and the driver is not told.
+    Sneak(usize),
     /// The parameter `unplug_online`.
     UnplugOnline(bool),
 }
@@ -55,7 +59,12 @@ impl Event {
     pub(crate) fn is_fault(&self) -> bool {
         matches!(
             self,
-            Self::Faults(_) | Self::Mind(_) | Self::Answer(_) | Self::Config(_)
+            Self::Faults(_)
+                | Self::Mind(_)
+                | Self::Answer(_)
+                | Self::Config(_)
+                | Self::Hide(..)
+                | Self::Sneak(_)
         )
     }
 }
@@ -118,6 +127,8 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
             world.config_changed();
         }
         Event::Retry => world.retry(),
+        Event::Hide(block, hidden) => world.hide(block, hidden),
+        Event::Sneak(block) => world.sneak(block),
         Event::UnplugOnline(on) => world.unplug_online = on,
         Event::Run(steps) => {
             for _ in 0..steps {
@@ -151,6 +162,13 @@ pub(crate) fn calm_down(world: &mut World) {
     world.free = u64::MAX / 2;
     world.metadata_room = u64::MAX / 2;
     world.unplug_online = true;
+    if world.meddled {
+        // A driver that is not told may not find out by itself: the admin binds it anew.
+        world.hidden.fill(false);
+        world.run(5_000);
+        world.reload();
+        world.meddled = false;
+    }
     world.config_changed();
     world.run(5_000);
     let believed = world.engine.plugged_size();
@@ -290,6 +308,8 @@ impl Bytes<'_> {
                 plugged_size: self.size(),
                 requested_size: self.size(),
             })),
+            21 => Event::Hide(block(self), self.byte() % 2 == 0),
+            22 => Event::Sneak(block(self)),
             24 => Event::Going(Move::Online(block(self), self.byte() % 2 == 0)),
             25 => Event::Going(Move::Offline(block(self))),
             26 | 27 => Event::Gone(self.byte() % 4 != 0),

@@ -62,10 +62,13 @@ impl World {
                 "added block {block} without memory for its metadata"
             ));
         }
-        self.metadata_room = self.metadata_room.saturating_sub(METADATA);
         if self.blocks[block] != Block::Absent {
-            self.violate(format!("added block {block} twice"));
+            if !self.meddled {
+                self.violate(format!("added block {block} twice"));
+            }
+            return Outcome::Failed(Failure::Mismatch);
         }
+        self.metadata_room = self.metadata_room.saturating_sub(METADATA);
         self.blocks[block] = Block::Offline;
         match self.policy {
             Policy::Offline => false,
@@ -178,12 +181,15 @@ impl World {
             return Outcome::Failed(Failure::Busy);
         }
         let blocks = numbers.start as usize..numbers.end as usize;
+        if self.blocks[blocks.clone()].contains(&Block::Absent) {
+            if !self.meddled {
+                self.violate(format!("removed blocks {blocks:?} twice"));
+            }
+            return Outcome::Failed(Failure::Mismatch);
+        }
         let mut undo = Vec::new();
         for block in blocks.clone() {
             let before = self.blocks[block];
-            if before == Block::Absent {
-                self.violate(format!("removed block {block} twice"));
-            }
             if before == Block::Offline {
                 continue;
             }

@@ -11,6 +11,7 @@ mod check;
 mod device;
 pub(crate) mod history;
 mod linux;
+mod meddling;
 
 pub(crate) use device::Manners;
 pub(crate) use device::Odd;
@@ -118,6 +119,13 @@ pub(crate) struct World {
     pub(crate) confused: bool,
     /// It has changed by itself, or said of a range what is not so: its plugged size may not tell.
     pub(crate) fickle: bool,
+    /// Memory blocks that look-ups do not find.
+    pub(crate) hidden: Vec<bool>,
+    /// Linux has hidden, added or removed memory blocks behind the driver's back: the map may be wrong
+    /// about it.
+    pub(crate) meddled: bool,
+    /// Requests to unplug memory that were not sent.
+    pub(crate) not_sent: u32,
     /// The first rule that was broken.
     pub(crate) violation: Option<String>,
     pub(crate) step: Option<Step>,
@@ -205,6 +213,9 @@ impl World {
             moving: None,
             confused: false,
             fickle: false,
+            hidden: vec![false; blocks as usize],
+            meddled: false,
+            not_sent: 0,
             violation: None,
             step: None,
             doze: None,
@@ -239,22 +250,7 @@ impl World {
         if self.blocks.iter().any(|block| *block != Block::Absent) {
             self.engine.take_over();
         }
-        for (number, block) in self.blocks.iter().enumerate() {
-            let state = match block {
-                Block::Absent => continue,
-                Block::Offline => InLinux::Offline,
-                Block::Movable => InLinux::Movable,
-                Block::Kernel => InLinux::Kernel,
-            };
-            self.engine.adopt(number as u32, state);
-        }
-        for sub in 0..self.geometry.subs() {
-            let online = |cell: &usize| self.owner[*cell] != Owner::Nobody;
-            let mut cells = self.cells(&(sub..sub + 1)).filter(online).peekable();
-            if cells.peek().is_some() && cells.all(|cell| self.owner[cell] == Owner::Driver) {
-                self.engine.adopt_withheld(sub);
-            }
-        }
+        self.adopt();
     }
 
     /// The cells of sub-blocks.
@@ -399,12 +395,17 @@ impl World {
                 // Through the wire, as in life.
                 let decoded = Request::decode(&request.encode());
                 assert_eq!(decoded, Some(*request));
-                Outcome::Answered(self.answer(*request))
+                if self.guards(*request) {
+                    Outcome::NotSent
+                } else {
+                    Outcome::Answered(self.answer(*request))
+                }
             }
             Step::Add { memory_block } => self.add(*memory_block as usize),
             Step::Online { memory_block } => {
                 let number = *memory_block as usize;
                 if self.never_online == Some(number)
+                    || self.hidden[number]
                     || take(&mut self.faults.online_refused)
                     || !self.online(number, true)
                 {
@@ -428,6 +429,7 @@ impl World {
             Step::Take { subs } => self.take(subs),
             Step::Withdraw { subs } => self.withdraw(subs),
             Step::Give { subs } => self.give(subs),
+            Step::Resync => self.resync(),
             Step::Wait { .. } => unreachable!("never begun"),
         }
     }
