@@ -63,8 +63,9 @@ bench: modules testdevice kernel ## this module, the C driver and the kernel alo
 modules: ## out/FLAVOUR/virtio_mem.ko
 	@scripts/build.sh modules $(FLAVOUR)
 
-testdevice: ## out/FLAVOUR/virtio_mem_test.ko, a memory device inside of the guest
+testdevice: ## for guest tests: out/FLAVOUR/virtio_mem_test.ko, a memory device, and virtio_mem_hooks.ko
 	@scripts/build.sh test-device $(FLAVOUR)
+	@scripts/build.sh test-hooks $(FLAVOUR)
 
 kernel: ## out/FLAVOUR/vmlinuz
 	@scripts/build.sh kernel $(FLAVOUR)

@@ -200,9 +200,29 @@ fn size(driven: &Driven, subs: u32) -> u64 {
     driven.device().geometry().size_of(subs)
 }
 
+/// In a build for tests: makes the map wrong before it is tried again. Takes the address of a memory
+/// block that is to be forgotten, or `unplug-all`.
+#[cfg(vmem_test_hooks)]
+fn falsify(data: &Data, text: &[u8]) -> Result {
+    let device = driven(data)?.device();
+    let word = core::str::from_utf8(text).map_err(|_| EINVAL)?;
+    if word == "unplug-all" {
+        device.with_engine(|engine| engine.require_unplug_all());
+    } else {
+        let addr: u64 = word.parse().map_err(|_| EINVAL)?;
+        let number = device.geometry().memory_block_at(addr).ok_or(ENOENT)?;
+        device.with_engine(|engine| engine.forget(number));
+    }
+    Ok(())
+}
+
 fn retry(data: &Data, text: &[u8]) -> Result {
-    if text.trim_ascii() != b"1" {
-        return Err(EINVAL);
+    match text.trim_ascii() {
+        b"1" => {}
+        #[cfg(vmem_test_hooks)]
+        wrong => falsify(data, wrong)?,
+        #[cfg(not(vmem_test_hooks))]
+        _ => return Err(EINVAL),
     }
     driven(data)?.worker().retry();
     Ok(())

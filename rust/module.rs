@@ -8,6 +8,8 @@
 use crate::driver::VirtioMem;
 use crate::linux::debug_dir;
 use crate::linux::memory_block;
+#[cfg(vmem_test_hooks)]
+use crate::linux::memory_block::HIDDEN;
 use crate::linux::online_page;
 use crate::linux::param;
 use crate::linux::param::Choice;
@@ -47,6 +49,17 @@ param::module_parameter!(
     param::ULONG_OPS,
     0o444,
     "Big Block size in bytes. Default is 0 (auto-detection)."
+);
+
+// In a build for tests: hides a memory block.
+#[cfg(vmem_test_hooks)]
+param::module_parameter!(
+    HIDDEN,
+    "test_hide",
+    "ulong",
+    param::ULONG_OPS,
+    0o644,
+    "For tests: the number of a memory block that is not found"
 );
 
 static ONLINE_TYPE: Choice = Choice::new(&[c"movable", c"policy"]);

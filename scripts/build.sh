@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh modules|kernel|test-device FLAVOUR, build.sh agent, build.sh clippy: builds one
+# build.sh modules|kernel|test-device|test-hooks FLAVOUR, build.sh agent, build.sh clippy: builds one
 # thing into out/, telling progress; the compiler's output goes to out/logs.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -82,6 +82,12 @@ test-device)
 		kbuild "$OUT/$FLAVOUR/device" VMEM_TEST_DEVICE=1
 	cp -f "$OUT/$FLAVOUR/device/virtio_mem_test.ko" "$OUT/$FLAVOUR/"
 	;;
+test-hooks)
+	need_flavour
+	step "$OUT/logs/test-hooks-$FLAVOUR.log" "building the module with test hooks ($FLAVOUR)" \
+		kbuild "$OUT/$FLAVOUR/hooks" VMEM_TEST_HOOKS=1
+	cp -f "$OUT/$FLAVOUR/hooks/virtio_mem.ko" "$OUT/$FLAVOUR/virtio_mem_hooks.ko"
+	;;
 kernel)
 	need_flavour
 	mkdir -p "$OUT/$FLAVOUR"
@@ -99,12 +105,14 @@ clippy)
 	kbuild_strict "$OUT/clippy" CLIPPY=1
 	rm -f "$OUT"/clippy/device/{rust,rust/core,tests/device}/*.o
 	kbuild_strict "$OUT/clippy/device" CLIPPY=1 VMEM_TEST_DEVICE=1
+	rm -f "$OUT"/clippy/hooks/rust/*.o "$OUT"/clippy/hooks/rust/core/*.o
+	kbuild_strict "$OUT/clippy/hooks" CLIPPY=1 VMEM_TEST_HOOKS=1
 	;;
 rustdoc)
 	need_flavour
 	rustdoc_module
 	;;
 *)
-	die "build.sh modules|kernel|test-device|agent|clippy|rustdoc [FLAVOUR]"
+	die "build.sh modules|kernel|test-device|test-hooks|agent|clippy|rustdoc [FLAVOUR]"
 	;;
 esac

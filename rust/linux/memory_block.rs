@@ -107,6 +107,9 @@ impl Bus {
             unsafe { c_int::from((*dev).id == *number.cast::<u32>()) }
         }
         let number = u32::try_from(number).map_err(|_| ENODEV)?;
+        if is_hidden(number) {
+            return Err(ENODEV);
+        }
         // The newest come first: most look-ups are for a block that has just been added.
         // SAFETY: By the type invariant the bus is valid. The number lives until the call returns.
         let dev = unsafe {
@@ -121,6 +124,20 @@ impl Bus {
         // and the function has taken a reference on this one.
         NonNull::new(dev).map(Block).ok_or(ENODEV)
     }
+}
+
+/// In a build for tests: the number of a memory block that is never found, 0 for none.
+#[cfg(vmem_test_hooks)]
+pub(crate) static HIDDEN: super::param::Plain<c_ulong> = super::param::Plain::new(0);
+
+#[cfg(vmem_test_hooks)]
+fn is_hidden(number: u32) -> bool {
+    number != 0 && HIDDEN.get() as u64 == u64::from(number)
+}
+
+#[cfg(not(vmem_test_hooks))]
+fn is_hidden(_: u32) -> bool {
+    false
 }
 
 /// Finds the memory block at `addr`. `ENODEV`: Linux has none there. May sleep.

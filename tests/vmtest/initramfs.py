@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .build import guest_tool
 from .kernel import Kernel, module_bytes
-from .paths import AGENT, FLAVOUR, MODULE, TEST_DEVICE, WORK
+from .paths import AGENT, FLAVOUR, HOOKS, MODULE, TEST_DEVICE, WORK
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -23,7 +23,11 @@ CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 SPARE_MODULES = ("memory_notifier_error_inject", "virtio_balloon")
 
 # The drivers to choose from, by name, with their paths in the guest.
-DRIVERS = {"rust": "/modules/rust/virtio_mem.ko", "c": "/modules/c/virtio_mem.ko"}
+DRIVERS = {
+    "rust": "/modules/rust/virtio_mem.ko",
+    "hooks": "/modules/hooks/virtio_mem.ko",
+    "c": "/modules/c/virtio_mem.ko",
+}
 
 # For how long an archive is kept that is not asked for, in seconds. A run that goes on while another
 # one has made it anew starts guests with it until its end.
@@ -38,7 +42,7 @@ def initramfs(kernel: Kernel) -> Path:
     """The path of the archive, made anew only if something in it has changed."""
     tool = guest_tool()
     sources = [BUSYBOX, tool, kernel.c_driver, Path(__file__)]
-    sources += [file for file in (MODULE, TEST_DEVICE, AGENT) if file.exists()]
+    sources += [file for file in (MODULE, HOOKS, TEST_DEVICE, AGENT) if file.exists()]
     archive = WORK / f"{FLAVOUR}-initramfs-{_key(sources)}.cpio"
     if not _used(archive):
         WORK.mkdir(parents=True, exist_ok=True)
@@ -104,8 +108,7 @@ def _populate(root: Path, kernel: Kernel, tool: Path) -> None:
     (root / "init").symlink_to("bin/vmem-guest")
 
     drivers = {"c": kernel.c_driver}
-    if MODULE.exists():
-        drivers["rust"] = MODULE
+    drivers |= {name: file for name, file in (("rust", MODULE), ("hooks", HOOKS)) if file.exists()}
     for name, file in drivers.items():
         target = root / DRIVERS[name].lstrip("/")
         target.parent.mkdir(parents=True)

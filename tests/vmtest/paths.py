@@ -15,6 +15,8 @@ STOCK = "stock"
 FLAVOUR = os.environ.get("FLAVOUR") or STOCK
 
 MODULE = OUT / FLAVOUR / "virtio_mem.ko"
+# The same with what a test needs to have it be wrong.
+HOOKS = OUT / FLAVOUR / "virtio_mem_hooks.ko"
 TEST_DEVICE = OUT / FLAVOUR / "virtio_mem_test.ko"
 AGENT = OUT / "virtio-mem-agent"
 

@@ -18,6 +18,7 @@ use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
+use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Config;
@@ -239,4 +240,102 @@ fn work_beside_an_audit_is_told() {
         world.finish();
     }
     assert!(seen);
+}
+
+#[test]
+fn forgotten_block_in_use_is_found_again_and_not_unplugged() {
+    for big in [0, 2] {
+        let big = BigBlocks {
+            force: big != 0,
+            size: big * BLOCK,
+        };
+        let mut world = World::with(8, Onlining::Movable, Policy::Movable, &big);
+        resize(&mut world, 8 * BLOCK);
+        world.owner.fill(Owner::Pinned);
+        world.request(4 * BLOCK);
+        world.run(200);
+        assert_eq!(world.plugged(), 8 * BLOCK);
+        world.meddled = true;
+        let block = world.geometry.block_of_memory_block(3);
+        for number in world.geometry.memory_blocks_of(block) {
+            world.engine.forget(number);
+        }
+        world.retry();
+        world.run(200);
+        assert_eq!((world.not_sent, world.violation.take()), (1, None));
+        assert_eq!(world.plugged(), 8 * BLOCK);
+        assert_eq!(world.engine.map().in_linux(3), InLinux::Movable);
+        assert_eq!(world.engine.status().reason, Reason::MemoryInUse);
+        world.owner.fill(Owner::Buddy);
+        settle(&mut world);
+        assert_eq!((world.plugged(), world.not_sent), (4 * BLOCK, 1));
+    }
+}
+
+#[test]
+fn unplug_all_beside_memory_in_use_is_not_sent() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut world, 3 * BLOCK + SUB);
+    world.meddled = true;
+    world.engine.require_unplug_all();
+    settle(&mut world);
+    assert_eq!(world.not_sent, 1);
+    assert!(!world.engine.unplug_all_required());
+    assert_eq!(world.plugged(), 3 * BLOCK + SUB);
+}
+
+#[test]
+fn block_that_linux_has_already_is_kept_when_adding_it_fails() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut world, 3 * BLOCK);
+    world.meddled = true;
+    for block in 0..3 {
+        world.engine.forget(block);
+        settle(&mut world);
+        assert_eq!(world.engine.map().in_linux(block), InLinux::Movable);
+    }
+    assert_eq!((world.plugged(), world.not_sent), (3 * BLOCK, 0));
+}
+
+#[test]
+fn nothing_is_unplugged_while_a_block_of_linux_is_not_found() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut world, 4 * BLOCK);
+    world.hide(2, true);
+    world.engine.require_unplug_all();
+    world.request(BLOCK);
+    world.run(200);
+    let status = world.engine.status();
+    assert_eq!(
+        (status.state, status.reason),
+        (State::Waiting, Reason::MapMismatch)
+    );
+    assert_eq!((world.plugged(), world.not_sent), (4 * BLOCK, 1));
+    // A request that changes meanwhile is known all the same.
+    assert_eq!(world.engine.config().requested_size, BLOCK);
+    world.hide(2, false);
+    settle(&mut world);
+    assert_eq!(world.plugged(), BLOCK);
+}
+
+#[test]
+fn block_that_is_gone_is_not_removed_again() {
+    let mut world = World::new(4, Onlining::Policy, Policy::Offline);
+    resize(&mut world, 3 * BLOCK);
+    world.sneak(1);
+    resize(&mut world, 0);
+    assert_eq!(world.blocks, [Block::Absent; 4]);
+    assert_eq!(world.not_sent, 0);
+}
+
+#[test]
+fn offline_block_beyond_the_usable_region_holds_nothing() {
+    let mut world = World::new(4, Onlining::Movable, Policy::Offline);
+    world.config.usable_region_size = BLOCK + SUB;
+    for block in [0, 1, 3] {
+        world.blocks[block] = Block::Offline;
+    }
+    world.reload();
+    world.run(20);
+    assert_eq!(world.engine.plugged_size(), 0);
 }
