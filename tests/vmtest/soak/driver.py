@@ -11,7 +11,13 @@ ATTRIBUTES = f"{DRIVER}/virtio*/virtio_mem"
 
 # What only ever grows while the driver is bound, but for `attempts`, which begins anew
 # with every request.
-COUNTERS = ("requests_", "plugged_bytes_total", "unplugged_bytes_total", "migrations_failed_total")
+COUNTERS = (
+    "requests_",
+    "plugged_bytes_total",
+    "unplugged_bytes_total",
+    "migrations_failed_total",
+    "unplugs_not_sent_total",
+)
 
 Shown = dict[str, str]
 

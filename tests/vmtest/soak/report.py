@@ -37,6 +37,7 @@ class Report:
         # What was survived.
         self.faults: Counter[str] = Counter()
         self.pages = 0
+        self.renames = 0
         self.settling: list[tuple[float, str]] = []
         self.phase = "booting"
         self._last: deque[str] = deque(maxlen=LAST)
@@ -83,6 +84,11 @@ class Report:
     def settled(self, seconds: float, what: str) -> None:
         with self._lock:
             self.settling.append((seconds, what))
+
+    def renamed(self, count: int) -> None:
+        """So many network interfaces were given the names of memory blocks, and others."""
+        with self._lock:
+            self.renames += count
 
     def answered(self, word: str) -> int:
         """How many requests the device has answered with a word."""
@@ -132,6 +138,8 @@ class Report:
             ("pages checked", f"{self.pages}, 0 changed"),
             ("faults survived", ", ".join(f"{k} {n}" for k, n in sorted(faults.items())) or "none"),
             ("failed migrations of pages", str(self.driver["migrations_failed_total"])),
+            ("interfaces renamed", str(self.renames)),
+            ("requests not sent", str(self.driver["unplugs_not_sent_total"])),
             ("driver had to wait", f"{self.driver['attempts']} times"),
             ("longest time to settle", f"{longest:.1f} s ({what})"),
             # One ends it all.

@@ -4,6 +4,7 @@
 import random
 import time
 
+from ..names import Names
 from .activity import Activity
 from .driver import Harvest
 from .geometry import Geometry, geometries
@@ -62,7 +63,8 @@ class Soak:
         self.report.phase = "booting"
         self.report.note(str(geometry))
         print(f"{self.report.seconds():6.0f} s  a guest with {geometry}", flush=True)
-        with geometry.boot() as guest:
+        # All the while a user of the guest gives interfaces the names of memory blocks.
+        with geometry.boot() as guest, Names(guest, "--loop") as names:
             self.report.guests += 1
             site = Site(guest, geometry, self.report, Harvest(self.report))
             kinds = [kind for kind in ACTIVITIES if kind.applies(site)]
@@ -77,6 +79,7 @@ class Soak:
             loads.quit()
             if not guest.spoiled:
                 self.drain(site)
+            self.report.renamed(names.renamed())
         if guest.spoiled:
             self.report.fault("raced compactions")
             print("          who compacted memory was killed, as some went offline", flush=True)
