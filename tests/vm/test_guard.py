@@ -12,7 +12,7 @@ from vmtest.kernel import Kernel
 from vmtest.ktap import main, test
 from vmtest.memory import SYSFS
 from vmtest.paths import HOOKS
-from vmtest.units import GIB, MIB
+from vmtest.units import MIB
 
 ATTRIBUTES = "/sys/bus/virtio/devices/*/virtio_mem"
 HIDE = "/sys/module/virtio_mem/parameters/test_hide"
@@ -30,7 +30,7 @@ class WrongGuest(Guest):
         only_ours("it looks at nothing before it unplugs")
         if hooks and not HOOKS.exists():
             raise TestSkip(f"{HOOKS.name} has not been built")
-        super().__init__(load=False, memory=GIB, policy="online_movable", **options)
+        super().__init__(load=False, memory=512 * MIB, policy="online_movable", **options)
         self.insmod(parameters, driver="hooks" if hooks else "rust")
 
     def splats(self) -> list[str]:
@@ -74,10 +74,10 @@ def keeps_memory_in_use(parameters: str) -> None:
     """In a guest that cannot shrink as far as it is to, as its memory is in use, memory blocks are
     forgotten, and all is to be unplugged. Nothing may come of that."""
     with WrongGuest(parameters) as guest:
-        guest.resize(GIB)
-        guest.expect_hotplugged(GIB)
-        with guest.load(1536, "--mlock", "--watch") as load:
-            guest.request(256 * MIB)
+        guest.resize(512 * MIB)
+        guest.expect_hotplugged(512 * MIB)
+        with guest.load(768, "--mlock", "--watch") as load:
+            guest.request(128 * MIB)
             size = guest.wait_waiting("memory-in-use")
             before = states(guest)
             for count, wrong in enumerate((*map(str, starts(guest)[:2]), "unplug-all"), 1):
@@ -94,8 +94,8 @@ def keeps_memory_in_use(parameters: str) -> None:
             findings = guest.run("virtio-mem-agent", "doctor")
             expect_equal(findings.rc, 5, "exit status of the agent's doctor")
             expect("unplugs-not-sent" in findings.stdout, findings.stdout)
-        guest.wait_plugged(256 * MIB)
-        guest.expect_hotplugged(256 * MIB)
+        guest.wait_plugged(128 * MIB)
+        guest.expect_hotplugged(128 * MIB)
         guest.resize(0)
         guest.wait_blocks(0)
 
@@ -117,7 +117,7 @@ def add_of_a_forgotten_block_is_looked_into() -> None:
         guest.resize(514 * MIB)
         guest.expect_hotplugged(514 * MIB)
         before = states(guest)
-        with guest.load(1024, "--watch") as load:
+        with guest.load(704, "--watch") as load:
             for start in starts(guest):
                 guest.falsify(str(start))
                 guest.wait_shown("last_error", "add mismatch")
@@ -137,7 +137,7 @@ def memory_without_a_block_is_not_taken_over() -> None:
         guest.resize(514 * MIB)
         guest.expect_hotplugged(514 * MIB)
         before, blocks = states(guest), guest.blocks()
-        with guest.load(1024, "--watch") as load:
+        with guest.load(704, "--watch") as load:
             guest.rmmod()
             guest.insmod(f"test_hide={blocks[2].number}", driver="hooks")
             expect_equal(guest.sh(f"ls -d {ATTRIBUTES} 2>/dev/null; true"), "", "bound devices")
@@ -161,7 +161,7 @@ def nothing_goes_while_a_block_is_not_found() -> None:
         guest.resize(770 * MIB)
         guest.expect_hotplugged(770 * MIB)
         block = guest.blocks()[1]
-        with guest.load(1024, "--watch") as load:
+        with guest.load(704, "--watch") as load:
             guest.write(HIDE, str(block.number))
             guest.falsify("unplug-all")
             guest.wait_not_sent(1)

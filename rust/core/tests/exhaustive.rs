@@ -236,8 +236,6 @@ fn events(world: &World) -> Vec<Event> {
     for block in 0..world.blocks.len() {
         events.extend([true, false].map(|movable| Event::Online(block, movable)));
         events.push(Event::Offline(block));
-        events.push(Event::Sneak(block));
-        events.push(Event::Hide(block, !world.hidden[block]));
         events.extend([Move::Online(block, true), Move::Offline(block)].map(Event::Going));
         // In use: the first, or the last, of a memory block.
         let cells = world.cells_of(block);
@@ -249,6 +247,8 @@ fn events(world: &World) -> Vec<Event> {
         }
     }
     events.extend([Event::Reload, Event::Retry, Event::Mind(0)]);
+    // Of one memory block, as the others are like it.
+    events.extend([Event::Sneak(0), Event::Hide(0, !world.hidden[0])]);
     events.push(Event::UnplugOnline(!world.unplug_online));
     events.extend(world.step.iter().flat_map(faults_of));
     events
