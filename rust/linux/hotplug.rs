@@ -275,8 +275,9 @@ impl Region {
         if !section::all_present(&(start..end)) {
             return Err(ENOENT);
         }
-        // SAFETY: Aligned and not empty, without which `try_remove_memory()` is a BUG. In this region
-        // memory is added only by its driver, so no other memory can go. What is used stays: both
+        // SAFETY: Aligned and not empty, without which `try_remove_memory()` is a BUG. All of it lies in
+        // this region, so no memory of others can go, and the sections were looked at before: only this
+        // driver removes them. What is used stays: both
         // take the device hotplug lock, under which the first takes offline what is online, or
         // fails, and the second fails if something is.
         to_result(unsafe {
@@ -315,9 +316,10 @@ impl Region {
     /// What Linux has in a range of addresses that lies in one memory block of this region. Of a range
     /// that does not lie in this region nothing is known, so that all of it may be in use.
     ///
-    /// Only the driver of this region adds memory to it and removes it, so that what is found stays
-    /// until the caller does either. Of a block that is online, or going offline, and of which the
-    /// engine holds sub-blocks, these pages stay as they are too.
+    /// What is found to be unused stays so until the caller changes it. Only the driver of this region
+    /// removes memory from it. Root can add some on kernels with `memory/probe`, but a block that the
+    /// engine does not know is not let go online (`MEM_GOING_ONLINE`). Of a block that is online, or
+    /// going offline, and of which the engine holds sub-blocks, these pages stay as they are too.
     pub(crate) fn sections(&self, range: &Range<u64>) -> Sections {
         let end = self.start.saturating_add(self.size);
         if range.start < self.start || range.end > end {
