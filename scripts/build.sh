@@ -80,7 +80,7 @@ test-device)
 	need_flavour
 	step "$OUT/logs/test-device-$FLAVOUR.log" "building the test device ($FLAVOUR)" \
 		kbuild "$OUT/$FLAVOUR/device" VMEM_TEST_DEVICE=1
-	cp -f "$OUT/$FLAVOUR/device/virtio_mem_test.ko" "$OUT/$FLAVOUR/"
+	cp -f "$OUT/$FLAVOUR/device"/*.ko "$OUT/$FLAVOUR/"
 	;;
 test-hooks)
 	need_flavour

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .build import guest_tool
 from .kernel import Kernel, module_bytes
-from .paths import AGENT, FLAVOUR, HOOKS, MODULE, TEST_DEVICE, WORK
+from .paths import AGENT, FLAVOUR, HOOKS, MODULE, TEST_DEVICE, UNSCANNED, WORK
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -42,7 +42,7 @@ def initramfs(kernel: Kernel) -> Path:
     """The path of the archive, made anew only if something in it has changed."""
     tool = guest_tool()
     sources = [BUSYBOX, tool, kernel.c_driver, Path(__file__)]
-    sources += [file for file in (MODULE, HOOKS, TEST_DEVICE, AGENT) if file.exists()]
+    sources += [file for file in (MODULE, HOOKS, TEST_DEVICE, UNSCANNED, AGENT) if file.exists()]
     archive = WORK / f"{FLAVOUR}-initramfs-{_key(sources)}.cpio"
     if not _used(archive):
         WORK.mkdir(parents=True, exist_ok=True)
@@ -113,8 +113,9 @@ def _populate(root: Path, kernel: Kernel, tool: Path) -> None:
         target = root / DRIVERS[name].lstrip("/")
         target.parent.mkdir(parents=True)
         target.write_bytes(module_bytes(file))
-    if TEST_DEVICE.exists():
-        shutil.copy(TEST_DEVICE, root / "modules")
+    for file in (TEST_DEVICE, UNSCANNED):
+        if file.exists():
+            shutil.copy(file, root / "modules")
     if AGENT.exists():
         shutil.copy(AGENT, root / "bin/virtio-mem-agent")
 

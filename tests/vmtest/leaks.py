@@ -5,6 +5,7 @@ import time
 
 from .commands import Commands
 from .kernel import Kernel
+from .paths import UNSCANNED
 
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 
@@ -24,6 +25,7 @@ def leaks(guest: Commands) -> list[str]:
     """What nothing in the kernel points to any more, as the kernel describes it."""
     # A first look only notes what everything holds: what has changed since the look before
     # is not taken for lost, and new objects all have (kmemleak's update_checksum()).
+    guest.sh(f"grep -q ^{UNSCANNED.stem} /proc/modules || insmod /modules/{UNSCANNED.name}")
     begun = time.monotonic()
     _scan(guest)
     time.sleep(max(0.0, begun + MIN_AGE + 1 - time.monotonic()))

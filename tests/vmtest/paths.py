@@ -18,6 +18,8 @@ MODULE = OUT / FLAVOUR / "virtio_mem.ko"
 # The same with what a test needs to have it be wrong.
 HOOKS = OUT / FLAVOUR / "virtio_mem_hooks.ko"
 TEST_DEVICE = OUT / FLAVOUR / "virtio_mem_test.ko"
+# Makes looking for leaks quick; only for kernels that look for them.
+UNSCANNED = OUT / FLAVOUR / "vmem_unscanned.ko"
 AGENT = OUT / "virtio-mem-agent"
 
 
