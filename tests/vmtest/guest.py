@@ -2,12 +2,13 @@
 """A guest under test: QEMU, the command channel and the monitor in one."""
 
 import os
+import secrets
 import signal
 import time
 from types import TracebackType
 from typing import Any, Self
 
-from .accel import ACCELERATORS, accelerator
+from .accel import ACCELERATORS, accelerator, emulated
 from .channel import Channel
 from .commands import checked
 from .errors import BootFailure, MachineFailure, TestFailure, TestSkip, TestTimeout, TooLate
@@ -16,8 +17,9 @@ from .kernel import OVERHEAD, SLOWNESS, Kernel
 from .leaks import leaks, look_for_leaks
 from .memory import LIST_BLOCKS
 from .paths import LOGS, MODULE
-from .qemu import CHANNEL, Machine, MemDevice, Qemu
+from .qemu import CHANNEL, Machine, MemDevice, Qemu, Refused
 from .reboots import BOOT_PATIENCE, CRASH_MEMORY, Reboots
+from .saved import Saved
 from .splat import (
     lost_an_interrupt,
     splats,
@@ -67,6 +69,13 @@ def only_ours(what: str) -> None:
     """Skips a test of what the C driver does not have."""
     if driver_under_test() != "rust":
         raise TestSkip(f"not with the C driver: {what}")
+
+
+def may_be_saved(machine: Machine) -> bool:
+    """Whether a guest on such a machine can be saved after it has booted, and started from
+    there: one that keeps nothing but memory, and nothing outside of its QEMU."""
+    plain = machine == Machine(machine.memory, machine.devices, cmdline=machine.cmdline)
+    return plain and emulated() and not any(d.requested or d.shared for d in machine.devices)
 
 
 def said(found: list[str]) -> str:
@@ -149,9 +158,14 @@ class Guest(Reboots):
         image = kexec_initramfs(kernel) if kexec or crash else initramfs(kernel)
         arguments = ACCELERATORS[accel or accelerator()]
         start = kernel.image if sleeps else kernel.boot_image
+        saved = None
+        if may_be_saved(self.machine) and accel is None and not (kexec or crash or sleeps):
+            saved = Saved(self.machine, arguments, start, image)
         for tries in reversed(range(BOOT_TRIES)):
-            self.qemu = Qemu(self.machine, arguments, start, image, self.console)
-            self.channel = Channel(self.qemu.port(CHANNEL))
+            if saved is not None and saved.is_due(f"{self.console.name} {tries}"):
+                if self._start(saved):
+                    break
+            self._attach(Qemu(self.machine, arguments, start, image, self.console))
             if self._boot(last=tries == 0):
                 break
         try:
@@ -162,6 +176,29 @@ class Guest(Reboots):
         except BaseException:
             self.close()
             raise
+
+    def _start(self, saved: Saved) -> bool:
+        """Starts the guest where one like it has been saved, or saves it first; returns
+        whether that could be done."""
+        try:
+            if not saved.there():
+                with saved.booting(self.console) as qemu:
+                    if qemu is None:
+                        return False
+                    self._attach(qemu)
+                    self._wait_up()
+                    self.channel.close()
+            self._attach(saved.start(self.console))
+            self._wait_up()
+        except (BootFailure, Refused) as failure:
+            print(f"{failure}; booting it instead")
+            return False
+        self.sh(f"vmem-guest reseed {secrets.token_hex(32)}")
+        return True
+
+    def _attach(self, qemu: Qemu) -> None:
+        self.qemu = qemu
+        self.channel = Channel(qemu.port(CHANNEL))
 
     def _boot(self, last: bool) -> bool:
         """Waits until the guest's first process runs; unless this is the `last` try,

@@ -87,6 +87,10 @@ class Machine:
     # The names of more virtio-serial ports; Qemu.port() is the host's end of one.
     ports: tuple[str, ...] = ()
     extra: tuple[str, ...] = field(default=())
+    # A file with the machine's memory, which is written to it, or is only where the
+    # memory's content comes from.
+    ram: Path | None = None
+    ram_written: bool = False
 
     @property
     def max_memory(self) -> int:
@@ -110,6 +114,12 @@ class Machine:
                     *("-object", f"memory-backend-ram,id=ram{node},size={mib // self.nodes}M"),
                     *("-numa", f"node,nodeid={node},memdev=ram{node}{cpus}"),
                 ]
+        if self.ram is not None:
+            access = "share=on" if self.ram_written else "share=off,readonly=on,rom=off"
+            arguments += [
+                *("-object", f"memory-backend-file,id=ram,size={mib}M,mem-path={self.ram},{access}"),
+                *("-machine", "memory-backend=ram"),
+            ]
         for device in self.devices:
             kind = "memory-backend-memfd,share=on" if device.shared else "memory-backend-ram"
             pairs = ",".join(f"{name}={value}" for name, value in device.options.items())

@@ -14,6 +14,8 @@ the emulated machine failed, is tried again when nothing runs beside it.
 
 import argparse
 import importlib.util
+import os
+import random
 import re
 import signal
 import sys
@@ -239,8 +241,10 @@ def main() -> int:
         return counts
 
     if files:
+        seed = os.environ.setdefault("BOOT_SEED", str(random.randrange(10**6)))
         initramfs(Kernel.under_test())
-        print(f"# guests run with {describe_accelerator()}; logs are in {LOGS}", flush=True)
+        print(f"# guests run with {describe_accelerator()}; logs are in {LOGS}")
+        print(f"# which of them boot, and are not started as saved ones: BOOT_SEED={seed}", flush=True)
     counts = Counts()
     for result in run_all(options.jobs, run_checks, files):
         counts.add(result)

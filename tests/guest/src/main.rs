@@ -25,6 +25,7 @@ mod pinned;
 mod port;
 mod process;
 mod protocol;
+mod random;
 mod range;
 mod region;
 mod server;
@@ -48,12 +49,14 @@ fn main() -> ExitCode {
         Some("churn") => churn::main(args),
         Some("faults") => faults::main(args),
         Some("names") => names::main(args),
+        Some("reseed") => random::main(args),
         Some("kexec") => kexec::main(args),
         Some("vmcore") => vmcore::main(args),
         _ => {
             eprintln!("{USAGE}\n       {}", kexec::USAGE);
             eprintln!("       {}\n       {}", vmcore::USAGE, churn::USAGE);
             eprintln!("       {}\n       {}", faults::USAGE, names::USAGE);
+            eprintln!("       {}", random::USAGE);
             eprintln!("{}", load::OPTIONS);
             ExitCode::from(2)
         }
