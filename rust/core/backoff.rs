@@ -11,8 +11,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The host is busy, refused something, or called it an error.
-    pub const HOST: Self = Self::new(100, 5_000);
+    /// The host is busy, refused something, or called it an error. When it has room again, a growing
+    /// guest is to notice that within five seconds.
+    pub const HOST: Self = Self::new(100, 4_000);
 
     /// Memory is in use. Attempts are also made as soon as memory was freed, so that the limit
     /// only matters for pages that were pinned and no longer are.

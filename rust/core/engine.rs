@@ -23,6 +23,7 @@ use crate::block_map::BlockMap;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::geometry::Geometry;
+use crate::portion::Portion;
 use crate::vocabulary::Reason;
 use crate::vocabulary::State;
 use crate::wire::Config;
@@ -140,6 +141,8 @@ pub struct Engine<W> {
     /// When the first of it was removed.
     loose_since_ms: Option<u64>,
     batch: u32,
+    /// What is asked of a busy host at once.
+    portion: Portion,
     max_batch: u32,
     max_offline: u32,
     host: Backoff,
@@ -187,6 +190,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             flush: false,
             loose_since_ms: None,
             batch: max_batch,
+            portion: Portion::ALL,
             max_batch,
             max_offline: geometry
                 .memory_blocks_in(MAX_OFFLINE)
@@ -237,6 +241,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Whatever is waited for, it is tried again at once.
     pub fn retry(&mut self) {
         self.waiting = None;
+        self.portion = Portion::ALL;
         self.start_over();
         self.forgive();
         self.linux.reset();
@@ -478,6 +483,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("flush", &self.flush)
             .field("loose_since_ms", &self.loose_since_ms)
             .field("batch", &self.batch)
+            .field("portion", &self.portion)
             .field("max_offline", &self.max_offline)
             .field("host", &self.host)
             .field("linux", &self.linux)

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Devices of other block sizes, and one that answers that it is busy."""
 
+import contextlib
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 
 from vmtest.errors import expect, expect_equal
-from vmtest.guest import Guest
+from vmtest.guest import Guest, only_ours
 from vmtest.ktap import main, test
 from vmtest.qemu import MemDevice
 from vmtest.units import GIB, MIB
@@ -65,6 +69,34 @@ def busy_while_migrating() -> None:
         guest.expect_hotplugged(130 * MIB)
         expect(guest.resize(642 * MIB) < 60, "slow afterwards")
         guest.expect_hotplugged(642 * MIB)
+
+
+@contextlib.contextmanager
+def file_system(mib: int) -> Iterator[str]:
+    """A directory in memory with room for so much."""
+    with tempfile.TemporaryDirectory(prefix="vmem-") as path:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}M", "vmem", path], check=True)
+        try:
+            yield path
+        finally:
+            # QEMU has ended, and nobody else has a file there.
+            subprocess.run(["umount", path], check=True)
+
+
+@test()
+def host_with_room_for_a_part() -> None:
+    """What there is room for on the host is plugged, and the rest when there is room for that."""
+    only_ours("asks for 512 MiB again and again")
+    with file_system(200) as path, Guest(MemDevice(size=2 * GIB, allocated_in=path)) as guest:
+        guest.request(512 * MIB)
+        guest.wait_plugged(200 * MIB, timeout=5)
+        guest.expect_hotplugged(200 * MIB)
+        guest.wait_waiting("host-busy")
+        expect_equal(guest.plugged(), 200 * MIB, "plugged in a full host")
+        subprocess.run(["mount", "-o", f"remount,size={512}M", path], check=True)
+        guest.wait_plugged(512 * MIB, timeout=5)
+        guest.expect_hotplugged(512 * MIB)
+        guest.resize(0)
 
 
 if __name__ == "__main__":

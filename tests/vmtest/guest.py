@@ -75,7 +75,9 @@ def may_be_saved(machine: Machine) -> bool:
     """Whether a guest on such a machine can be saved after it has booted, and started from
     there: one that keeps nothing but memory, and nothing outside of its QEMU."""
     plain = machine == Machine(machine.memory, machine.devices, cmdline=machine.cmdline)
-    return plain and emulated() and not any(d.requested or d.shared for d in machine.devices)
+    return plain and emulated() and not any(
+        d.requested or d.shared or d.allocated_in for d in machine.devices
+    )
 
 
 def said(found: list[str]) -> str:

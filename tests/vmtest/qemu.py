@@ -48,6 +48,9 @@ class MemDevice:
     bus: str = ""
     # Whether its memory is a file, whose size tells what of it was ever touched.
     shared: bool = False
+    # A directory for a file with its memory, which is allocated when it is plugged: the host has
+    # as much room as there is.
+    allocated_in: str = ""
 
     @property
     def options(self) -> dict[str, str | int]:
@@ -64,6 +67,8 @@ class MemDevice:
             options["memaddr"] = self.address
         if self.bus:
             options["bus"] = self.bus
+        if self.allocated_in:
+            options["prealloc"] = "on"
         return options
 
     @property
@@ -122,6 +127,8 @@ class Machine:
             ]
         for device in self.devices:
             kind = "memory-backend-memfd,share=on" if device.shared else "memory-backend-ram"
+            if device.allocated_in:
+                kind = f"memory-backend-file,share=on,mem-path={device.allocated_in}"
             pairs = ",".join(f"{name}={value}" for name, value in device.options.items())
             arguments += [
                 "-object",

@@ -10,6 +10,7 @@ use super::Outcome;
 use super::Surroundings;
 use crate::block_map::Flags;
 use crate::block_map::InLinux;
+use crate::portion::Portion;
 use crate::vocabulary::Reason;
 use crate::wire::Config;
 use crate::wire::Plugged;
@@ -111,6 +112,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let held_up = !announced && self.waits_for_host();
         if !held_up && core::mem::take(&mut self.changed_unannounced) {
             self.waiting = None;
+            self.portion = Portion::ALL;
             self.linux.reset();
             self.start_over();
             self.forgive();
@@ -137,10 +139,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     fn plugged(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+        let len = subs.end.saturating_sub(subs.start);
         match response {
             Response::Ack => {
                 self.map.set_plugged(subs.clone(), true);
                 self.batch = self.batch.saturating_mul(2).min(self.max_batch);
+                self.portion.granted(len);
                 self.progress();
                 if self.block_online(&subs) {
                     let end = subs.end;
@@ -157,7 +161,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             Response::Busy => {
                 self.hold(&subs, false);
-                self.wait(Reason::HostBusy, around);
+                // It may have room for a part, or the request may have been lowered meanwhile.
+                self.reread = true;
+                if !self.portion.refused(len) {
+                    self.wait(Reason::HostBusy, around);
+                }
             }
             Response::Error | Response::Garbled | Response::State(_) => {
                 self.reread = true;

@@ -65,7 +65,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 continue;
             };
             if let Some(subs) = self.map.unplugged_run(block, missing) {
-                let subs = subs.start..subs.end.min(usable);
+                let most = subs.start.saturating_add(self.portion.most());
+                let subs = subs.start..subs.end.min(usable).min(most);
                 if !subs.is_empty() {
                     return Some(Doing::Plug(subs));
                 }
@@ -119,7 +120,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if let Some(subs) = self.plug_from_above(first, missing, usable) {
             return Some(Doing::Plug(subs));
         }
-        let most = geometry.max_subs_per_request().min(missing).min(
+        let most = geometry.max_subs_per_request().min(missing);
+        let most = most.min(self.portion.most()).min(
             self.batch
                 .min(room)
                 .saturating_mul(geometry.subs_per_block()),
@@ -159,13 +161,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.onlining != Onlining::Movable || top.saturating_sub(first) < self.batch {
             return None;
         }
+        let blocks = self.batch.min(self.portion.most() / per_block);
+        if blocks == 0 {
+            return None;
+        }
         if !self.movable_from(top) {
             return Some(geometry.subs_of(top));
         }
         if !self.movable_until(first) {
             return Some(geometry.subs_of(first));
         }
-        let most = self.batch.min(geometry.max_subs_per_request() / per_block);
+        let most = blocks.min(geometry.max_subs_per_request() / per_block);
         let mut start = top;
         while let Some(block) = start.checked_sub(1) {
             if top.saturating_sub(block) >= most || !unused.contains(block) {

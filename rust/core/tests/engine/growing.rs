@@ -16,6 +16,7 @@ use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
+use virtio_mem_core::wire::Request;
 
 #[test]
 fn everything_goes_to_zone_movable_under_any_policy() {
@@ -192,4 +193,73 @@ fn adds_that_go_on_failing_become_rare() {
     }
     assert_eq!(world.plugged(), 0);
     assert!((5..30).contains(&adds), "{adds} attempts in two minutes");
+}
+
+#[test]
+fn what_the_host_has_room_for_is_plugged() {
+    for (onlining, policy) in [
+        (Onlining::Movable, Policy::Kernel),
+        (Onlining::Policy, Policy::Kernel),
+    ] {
+        for (room, wanted) in [
+            (0, 1),
+            (1, 2),
+            (100, 256),
+            (101, 256),
+            (255, 256),
+            (777, 1600),
+        ] {
+            let mut world = World::new(200, onlining, policy);
+            world.room = room;
+            world.request(wanted * SUB);
+            let before = world.now_ms;
+            while world.plugged() < room * SUB {
+                world.run(1);
+                assert!(world.now_ms - before < 1_000, "{room}: {}", world.plugged());
+            }
+            // While it waits, it asks for the least there is, now and then.
+            let started = world.now_ms;
+            world.requests = 0;
+            while world.now_ms - started < 60_000 {
+                world.run(1);
+            }
+            assert_eq!(world.violation, None);
+            assert_eq!(world.plugged(), room * SUB);
+            assert_eq!(world.engine.status().reason, Reason::HostBusy);
+            assert!(world.requests <= 30, "{room}: {}", world.requests);
+            world.room = wanted;
+            let before = world.now_ms;
+            settle(&mut world);
+            assert_eq!(world.plugged(), wanted * SUB);
+            assert!(
+                world.now_ms - before < 5_000,
+                "{room}: {} ms",
+                world.now_ms - before
+            );
+        }
+    }
+}
+
+#[test]
+fn a_host_without_room_is_asked_for_little() {
+    let mut world = World::new(200, Onlining::Movable, Policy::Kernel);
+    world.room = 0;
+    world.request(1600 * SUB);
+    world.run(100);
+    assert_eq!(world.engine.status().reason, Reason::HostBusy);
+    let mut sizes = Vec::new();
+    while sizes.len() < 4 {
+        match world.begin() {
+            Some(Step::Send(Request::Plug { blocks, .. })) => sizes.push(*blocks),
+            Some(_) => {}
+            None => world.now_ms += 1,
+        }
+        world.finish();
+    }
+    assert_eq!(sizes, [1, 1, 1, 1]);
+    // When a migration has ended, say.
+    world.room = u64::MAX;
+    world.requests = 0;
+    settle(&mut world);
+    assert!(world.requests <= 16, "{} requests", world.requests);
 }

@@ -189,6 +189,9 @@ impl World {
                     }
                     return Response::Error;
                 }
+                if self.plugged() + size > self.room.saturating_mul(SUB) {
+                    return Response::Busy;
+                }
                 self.device[range].fill(true);
             }
             Request::Unplug { .. } => {

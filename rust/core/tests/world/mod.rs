@@ -92,6 +92,8 @@ pub(crate) struct World {
     onlining: Onlining,
     /// The device's plugged size is wrong by this.
     pub(crate) drift: u64,
+    /// For how many cells the host has memory.
+    pub(crate) room: u64,
     pub(crate) metadata_room: u64,
     /// The same when the step under way was decided.
     room_then: u64,
@@ -196,6 +198,7 @@ impl World {
             blocks: vec![Block::Absent; blocks as usize],
             onlining,
             drift: 0,
+            room: u64::MAX,
             metadata_room: u64::MAX,
             room_then: 0,
             policy,
