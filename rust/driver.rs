@@ -122,7 +122,12 @@ pub(crate) enum Data {
 impl virtio::Driver for VirtioMem {
     type Data<'bound> = Data;
     const ID_TABLE: &'static virtio::IdTable = &TABLE;
-    const FEATURES: &'static [u32] = &[ACPI_PXM, UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND];
+    // A kernel that does not read the proximity domains of ACPI's tables makes nothing of their numbers.
+    const FEATURES: &'static [u32] = if cfg!(all(CONFIG_NUMA, CONFIG_ACPI_NUMA)) {
+        &[ACPI_PXM, UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
+    } else {
+        &[UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
+    };
     const CONFIG_CHANGED: u32 = worker::CONFIG;
     const ATTRIBUTES: &'static Groups = &attributes::ATTRIBUTES;
 

@@ -11,6 +11,7 @@
 //! - [`block_set`] and [`block_map`]: which of them are plugged, and how Linux uses them.
 //! - [`engine`]: events in, next step out; the only place where decisions are made.
 //! - [`guard`]: the check before memory is given up, for which Linux is asked.
+//! - [`kernel_memory`]: how much of it there is for what has to be allocated to add memory.
 //! - [`backoff`], [`portion`] and [`effort`]: when to try again, for how much, and how hard.
 //! - [`statistics`]: what came of it so far.
 //! - [`vocabulary`]: the words for states and reasons that the driver shows and the agent reads.
@@ -26,6 +27,7 @@ pub mod effort;
 pub mod engine;
 pub mod geometry;
 pub mod guard;
+pub mod kernel_memory;
 pub mod portion;
 pub mod statistics;
 pub mod vocabulary;

@@ -162,7 +162,7 @@ u64 vmem_pageblock_bytes(void)
 /* What KASAN keeps of memory that goes online (kasan_mem_notifier()). */
 u64 vmem_shadow_bytes(u64 size)
 {
-#ifdef CONFIG_KASAN_GENERIC
+#if defined(CONFIG_KASAN_GENERIC) || defined(CONFIG_KASAN_SW_TAGS)
 	return size >> KASAN_SHADOW_SCALE_SHIFT;
 #else
 	return 0;
@@ -170,39 +170,48 @@ u64 vmem_shadow_bytes(u64 size)
 }
 
 /*
- * Pages of the zones that kernel memory comes from (but ZONE_DMA): all that
- * they manage, and those that can be had without reclaiming anything dear,
- * above the high and above the minimum watermarks.
+ * What is kept besides its struct page of each page that goes online
+ * (online_page_ext()), when something that was asked for at boot wants that.
+ * How much is not exported: 80 bytes on 7.3 with page_owner and
+ * page_table_check, which are the largest there are.
  */
-void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
-		       unsigned long *low)
+u64 vmem_page_ext_bytes(u64 size)
 {
-	int node, type;
+#ifdef CONFIG_PAGE_EXTENSION
+	unsigned long pfn = PHYS_PFN(vmem_kernel_image());
 
-	*managed = 0;
-	*high = 0;
-	*low = 0;
-	for_each_online_node(node) {
-		for (type = 0; type <= ZONE_NORMAL; type++) {
-			struct zone *zone = &NODE_DATA(node)->node_zones[type];
-			unsigned long pages;
-
-#ifdef CONFIG_ZONE_DMA
-			if (type == ZONE_DMA)
-				continue;
+	if (__pfn_to_section(pfn)->page_ext)
+		return (size >> PAGE_SHIFT) * 80;
 #endif
-			if (!managed_zone(zone))
-				continue;
-			*managed += zone_managed_pages(zone);
-			pages = zone_page_state(zone, NR_FREE_PAGES) +
-				(zone_page_state(zone, NR_ZONE_ACTIVE_FILE) +
-				 zone_page_state(zone, NR_ZONE_INACTIVE_FILE)) / 2;
-			pages -= min(pages, zone_page_state(zone,
-							    NR_FREE_CMA_PAGES));
-			*high += pages - min(pages, high_wmark_pages(zone));
-			*low += pages - min(pages, min_wmark_pages(zone));
-		}
-	}
+	return 0;
+}
+
+/* The zones that GFP_KERNEL can come from, of all nodes that there may be. */
+unsigned int vmem_zone_count(void)
+{
+	return nr_node_ids * (ZONE_NORMAL + 1);
+}
+
+/* Returns whether there is such a zone, and anything in it. */
+bool vmem_zone(unsigned int number, struct vmem_zone *zone)
+{
+	int node = number / (ZONE_NORMAL + 1);
+	struct zone *from;
+
+	if (!node_online(node))
+		return false;
+	from = &NODE_DATA(node)->node_zones[number % (ZONE_NORMAL + 1)];
+	if (!managed_zone(from))
+		return false;
+	zone->managed = zone_managed_pages(from);
+	zone->free = zone_page_state(from, NR_FREE_PAGES);
+	zone->free_cma = zone_page_state(from, NR_FREE_CMA_PAGES);
+	zone->file = zone_page_state(from, NR_ZONE_ACTIVE_FILE) +
+		     zone_page_state(from, NR_ZONE_INACTIVE_FILE);
+	zone->high = high_wmark_pages(from);
+	zone->min = min_wmark_pages(from);
+	zone->reserve = from->lowmem_reserve[ZONE_NORMAL];
+	return true;
 }
 
 /* memory sections: what Linux has there, without locks */
@@ -247,6 +256,16 @@ struct page *vmem_known_page(unsigned long pfn)
 struct page *vmem_pfn_to_page(unsigned long pfn)
 {
 	return pfn_to_page(pfn);
+}
+
+/*
+ * The macro, which accounts for the pages where allocations are profiled. A
+ * failure is nothing to warn about: it is tried again.
+ */
+int vmem_alloc_contig_range(unsigned long start, unsigned long end)
+{
+	return alloc_contig_range(start, end, ACR_FLAGS_NONE,
+				  GFP_KERNEL | __GFP_NOWARN);
 }
 
 void vmem_clear_page_offline(unsigned long pfn)

@@ -7,6 +7,27 @@
 #ifndef VIRTIO_MEM_HELPERS_H
 #define VIRTIO_MEM_HELPERS_H
 
+/* What the driver cannot do without. Kconfig asks for that in the kernel's own driver. */
+#ifndef CONFIG_MEMORY_HOTPLUG
+#error "virtio_mem needs a kernel with CONFIG_MEMORY_HOTPLUG"
+#endif
+#ifndef CONFIG_MEMORY_HOTREMOVE
+#error "virtio_mem needs a kernel with CONFIG_MEMORY_HOTREMOVE"
+#endif
+#ifndef CONFIG_CONTIG_ALLOC
+#error "virtio_mem needs a kernel with CONFIG_CONTIG_ALLOC"
+#endif
+#ifndef CONFIG_EXCLUSIVE_SYSTEM_RAM
+#error "virtio_mem needs a kernel with CONFIG_EXCLUSIVE_SYSTEM_RAM: set STRICT_DEVMEM, or DEVMEM off"
+#endif
+#ifndef CONFIG_SYSFS
+#error "virtio_mem needs a kernel with CONFIG_SYSFS"
+#endif
+/* s390x, whose crash kernel asks the driver which memory there is (get_device_ram()). */
+#ifdef CONFIG_PROC_VMCORE_DEVICE_RAM
+#error "virtio_mem cannot be used with CONFIG_PROC_VMCORE_DEVICE_RAM: dumps would lack its memory"
+#endif
+
 #include <linux/crash_dump.h>
 #include <linux/debugfs.h>
 #include <linux/ioport.h>
@@ -29,7 +50,6 @@
 /* Macros with casts, which bindgen cannot read. */
 static const int VMEM_ADD_FLAGS =
 	(__force int)(MHP_MERGE_RESOURCE | MHP_NID_IS_MGID);
-static const unsigned int VMEM_CONTIG_FLAGS = (__force unsigned int)ACR_FLAGS_NONE;
 
 struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 				      vq_callback_t *callback,
@@ -58,8 +78,20 @@ int vmem_phys_to_nid(u64 addr);
 struct resource *vmem_request_region(u64 start, u64 size, const char *name);
 u64 vmem_pageblock_bytes(void);
 u64 vmem_shadow_bytes(u64 size);
-void vmem_kernel_pages(unsigned long *managed, unsigned long *high,
-		       unsigned long *low);
+u64 vmem_page_ext_bytes(u64 size);
+
+/* In pages; see struct Zone in rust/core/kernel_memory.rs. */
+struct vmem_zone {
+	unsigned long managed;
+	unsigned long free;
+	unsigned long free_cma;
+	unsigned long file;
+	unsigned long high;
+	unsigned long min;
+	unsigned long reserve;
+};
+unsigned int vmem_zone_count(void);
+bool vmem_zone(unsigned int number, struct vmem_zone *zone);
 
 /* Exported, but declared in a header of RCU's own. */
 #ifdef CONFIG_TINY_RCU
@@ -82,6 +114,7 @@ bool vmem_page_free(unsigned long pfn);
 unsigned long vmem_page_to_pfn(struct page *page);
 struct page *vmem_known_page(unsigned long pfn);
 struct page *vmem_pfn_to_page(unsigned long pfn);
+int vmem_alloc_contig_range(unsigned long start, unsigned long end);
 void vmem_clear_page_offline(unsigned long pfn);
 bool vmem_page_offline(unsigned long pfn);
 bool vmem_page_tagged(unsigned long pfn);

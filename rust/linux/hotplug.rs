@@ -13,6 +13,8 @@ use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use virtio_mem_core::guard::Sections;
+use virtio_mem_core::kernel_memory;
+use virtio_mem_core::kernel_memory::Zone;
 
 /// Sizes and limits of memory hotplug, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +28,7 @@ pub(crate) struct Limits {
     /// Last address that can be added, inclusive.
     pub(crate) last: u64,
     /// What the kernel allocates to add a memory block and to bring it online: mostly its `struct
-    /// page`s, and KASAN's shadow of it where there is one.
+    /// page`s, and where there are such, KASAN's shadow of it and what extends those.
     pub(crate) metadata: u64,
 }
 
@@ -42,6 +44,8 @@ impl Limits {
         let structs = pages.saturating_mul(size_of::<raw::page>() as u64);
         // SAFETY: No preconditions.
         let shadow = unsafe { raw::vmem_shadow_bytes(memory_block) };
+        // SAFETY: No preconditions.
+        let extensions = unsafe { raw::vmem_page_ext_bytes(memory_block) };
         Self {
             memory_block,
             // SAFETY: No preconditions.
@@ -49,7 +53,10 @@ impl Limits {
             first: range.start,
             last: range.end,
             // A little more for page tables, and for what sysfs shows.
-            metadata: structs.saturating_add(structs / 32).saturating_add(shadow),
+            metadata: structs
+                .saturating_add(structs / 32)
+                .saturating_add(shadow)
+                .saturating_add(extensions),
         }
     }
 }
@@ -82,35 +89,25 @@ pub(crate) fn available_memory() -> u64 {
         .saturating_mul(kernel::page::PAGE_SIZE as u64)
 }
 
-/// Kernel memory that is kept free when more memory is added, as a part of what there is in all...
-const KEEP_SHARE: u64 = 64;
-
-/// ... and at least and at most this much, in bytes.
-const KEEP: core::ops::RangeInclusive<u64> = (8 << 20)..=(32 << 20);
-
-/// With less than this available in all, a guest needs the memory that it is offered, in bytes.
-const NEEDY: u64 = 128 << 20;
-
-/// How much the kernel can allocate for the metadata of more memory without pushing the guest into
-/// reclaim: what is free above the high watermarks and half of what caches files, in zones that
-/// kernel memory comes from, less a reserve. In bytes, as is `available`, what
-/// [`available_memory`] says.
-///
-/// A guest that is short of memory altogether reclaims anyway, and more memory is what ends that:
-/// it may spend half of what is above the minimum watermarks. (Where only kernel memory is short, as
-/// in a small guest with much in ZONE_MOVABLE, more of that would not help.)
+/// How much the kernel can allocate for the metadata of more memory; in bytes, as is `available`,
+/// what [`available_memory`] says. See [`kernel_memory::metadata_room`].
 pub(crate) fn metadata_room(available: u64) -> u64 {
-    let (mut managed, mut above_high, mut above_low) = (0, 0, 0);
-    // SAFETY: The results are ours to write.
-    unsafe { raw::vmem_kernel_pages(&mut managed, &mut above_high, &mut above_low) };
-    let bytes = |pages: c_ulong| (pages as u64).saturating_mul(kernel::page::PAGE_SIZE as u64);
-    let keep = (bytes(managed) / KEEP_SHARE).clamp(*KEEP.start(), *KEEP.end());
-    let room = bytes(above_high).saturating_sub(keep);
-    if available < NEEDY {
-        room.max(bytes(above_low) / 2)
-    } else {
-        room
-    }
+    // SAFETY: No preconditions.
+    let count = unsafe { raw::vmem_zone_count() };
+    let zones = (0..count).filter_map(|number| {
+        let mut zone = raw::vmem_zone::default();
+        // SAFETY: The number is one of those counted, and the result is ours to write.
+        unsafe { raw::vmem_zone(number, &mut zone) }.then_some(Zone {
+            managed: zone.managed as u64,
+            free: zone.free as u64,
+            free_cma: zone.free_cma as u64,
+            file: zone.file as u64,
+            high: zone.high as u64,
+            min: zone.min as u64,
+            reserve: zone.reserve as u64,
+        })
+    });
+    kernel_memory::metadata_room(zones, available, kernel::page::PAGE_SIZE as u64)
 }
 
 /// The name under which all memory of all devices appears in `/proc/iomem`. User space (kexec,

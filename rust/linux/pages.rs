@@ -97,15 +97,7 @@ impl Pages {
     /// Takes the pages out of the page allocator, migrating what can be migrated. All or nothing.
     pub(crate) fn take(&self) -> Result {
         // SAFETY: By the type invariant.
-        to_result(unsafe {
-            raw::alloc_contig_range_noprof(
-                self.0.start,
-                self.0.end,
-                raw::VMEM_CONTIG_FLAGS,
-                // A failure is nothing to warn about: it is tried again.
-                raw::GFP_KERNEL | raw::__GFP_NOWARN,
-            )
-        })?;
+        to_result(unsafe { raw::vmem_alloc_contig_range(self.0.start, self.0.end) })?;
         // SAFETY: The pages are ours since the allocation.
         unsafe { raw::vmem_claim_pages(self.0.start, self.0.end) };
         self.adjust_managed(false);

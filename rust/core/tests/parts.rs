@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The core's smaller parts: wire format, geometry, sets, map, backoff, vocabulary.
+//! The core's smaller parts: wire format, geometry, sets, map, room for metadata, backoff, vocabulary.
 
 mod cases;
 mod model;
@@ -22,6 +22,8 @@ use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::geometry::Unusable;
+use virtio_mem_core::kernel_memory::metadata_room;
+use virtio_mem_core::kernel_memory::Zone;
 use virtio_mem_core::statistics::Statistics;
 use virtio_mem_core::vocabulary::Action;
 use virtio_mem_core::vocabulary::Answer;
@@ -473,4 +475,55 @@ proptest! {
         }
         prop_assert_eq!(model.check(), Ok(()));
     }
+}
+
+const PAGE: u64 = 4096;
+
+/// A zone of so many MiB, of which so many are free, with watermarks as in a guest of 4 GiB.
+fn zone(managed_mib: u64, free_mib: u64, reserve_mib: u64) -> Zone {
+    let pages = |mib: u64| mib * MIB / PAGE;
+    Zone {
+        managed: pages(managed_mib),
+        free: pages(free_mib),
+        min: pages(16),
+        high: pages(32),
+        reserve: pages(reserve_mib),
+        ..Zone::default()
+    }
+}
+
+#[test]
+fn memory_below_4_gib_counts_where_there_is_no_other() {
+    // arm64, where it is ZONE_DMA, and s390x; nothing above, so nothing is kept for lower zones.
+    let all_in_dma = zone(4096, 1024, 0);
+    let room = metadata_room([all_in_dma].into_iter(), 1024 * MIB, PAGE);
+    assert_eq!(room, (1024 - 32 - 32) * MIB);
+}
+
+#[test]
+fn what_is_kept_for_lower_zones_is_not_spent() {
+    // x86: ZONE_DMA is all reserve, ZONE_DMA32 in part.
+    let zones = [zone(16, 15, 30), zone(3072, 1000, 64), zone(12_288, 500, 0)];
+    let room = metadata_room(zones.into_iter(), 4096 * MIB, PAGE);
+    assert_eq!(room, (1000 - 32 - 64 + 500 - 32 - 32) * MIB);
+}
+
+#[test]
+fn cma_is_no_room_and_half_of_the_page_cache_is() {
+    let zone = Zone {
+        free_cma: 300 * MIB / PAGE,
+        file: 200 * MIB / PAGE,
+        ..zone(2048, 500, 0)
+    };
+    let room = metadata_room([zone].into_iter(), 1024 * MIB, PAGE);
+    assert_eq!(room, (500 - 300 + 100 - 32 - 32) * MIB);
+}
+
+#[test]
+fn a_needy_guest_may_go_below_the_high_watermarks() {
+    let zones = || [zone(1024, 56, 0)].into_iter();
+    assert_eq!(metadata_room(zones(), 60 * MIB, PAGE), 20 * MIB);
+    assert_eq!(metadata_room(zones(), 200 * MIB, PAGE), 8 * MIB);
+    let none = core::iter::empty();
+    assert_eq!(metadata_room(none, 60 * MIB, PAGE), 0);
 }
