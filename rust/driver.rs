@@ -281,7 +281,15 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     }
     let bell = Arc::pin_init(Bell::new(), GFP_KERNEL)?;
     vdev.set_bell(bell.clone());
-    let queue = RequestQueue::new::<{ worker::ANSWERED }>(vdev, worker::QUEUE_NAME)?;
+    let queue = RequestQueue::new::<{ worker::ANSWERED }>(vdev, worker::QUEUE_NAME);
+    let queue = queue.inspect_err(|error| {
+        dev_err!(
+            dev,
+            "the device's queue cannot be set up: {:?}; echo 1 >/sys/bus/virtio/devices/{}/../reset\n",
+            error,
+            dev.name()
+        );
+    })?;
 
     let config = read_config(vdev);
     let node = node(vdev, config.addr);

@@ -68,6 +68,27 @@ void vmem_device_ready(struct virtio_device *vdev)
 	virtio_device_ready(vdev);
 }
 
+/*
+ * What the core does before it calls a driver's probe(), once more, for a
+ * device that an earlier driver has left with its queue enabled: those features
+ * that were negotiated are.
+ */
+int vmem_renegotiate(struct virtio_device *vdev)
+{
+	int err;
+
+	virtio_reset_device(vdev);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_DRIVER);
+	err = vdev->config->finalize_features(vdev);
+	if (err || !virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
+		return err;
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_FEATURES_OK);
+	if (vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_FEATURES_OK)
+		return 0;
+	return -ENODEV;
+}
+
 bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit)
 {
 	return virtio_has_feature(vdev, bit);

@@ -60,6 +60,7 @@ void vmem_device_unlock(struct device *dev);
 void *vmem_swap_priv(struct virtio_device *vdev, void *priv);
 void vmem_discard_requests(struct virtio_device *vdev);
 void vmem_device_ready(struct virtio_device *vdev);
+int vmem_renegotiate(struct virtio_device *vdev);
 bool vmem_has_feature(const struct virtio_device *vdev, unsigned int bit);
 bool vmem_config_readable(const struct virtio_device *vdev);
 u32 vmem_config_generation(struct virtio_device *vdev);

@@ -354,6 +354,13 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { raw::vmem_device_ready(self.as_raw()) };
     }
 
+    /// Resets the device, which has no queues now, and offers it the same features again, as before
+    /// [`Driver::probe`] was called. `ENODEV`: it does not accept them any more. May sleep.
+    pub(super) fn renegotiate(&self) -> Result {
+        // SAFETY: Valid device. Whoever has `Core` of it in `probe` is the only one to use it.
+        to_result(unsafe { raw::vmem_renegotiate(self.as_raw()) })
+    }
+
     /// Whether feature number `bit` was negotiated.
     pub(crate) fn has_feature(&self, bit: u32) -> bool {
         // SAFETY: Valid device; `bit` is one of the driver's features.

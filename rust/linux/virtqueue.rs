@@ -58,6 +58,10 @@ unsafe impl<const A: usize, const B: usize> Sync for RequestQueue<A, B> {}
 impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE> {
     /// Sets the device's only queue up. When an answer arrives the bits `ANSWERED` are rung on the
     /// device's bell. May sleep.
+    ///
+    /// To be called before the device is used for anything else: one whose queue another driver has
+    /// left enabled is reset (the kernel's own driver does, when it refuses memory that was left
+    /// plugged; `vp_modern_find_vqs()` finds no queue then).
     pub(crate) fn new<const ANSWERED: u32>(
         dev: &Device<device::Core<'_>>,
         name: &'static CStr,
@@ -70,7 +74,10 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         };
         let buffers = KBox::new(core::array::from_fn(buffer), GFP_KERNEL)?;
         Ok(Self {
-            queue: Self::find::<ANSWERED>(dev, name)?,
+            queue: Self::find::<ANSWERED>(dev, name).or_else(|_| {
+                dev.renegotiate()?;
+                Self::find::<ANSWERED>(dev, name)
+            })?,
             // SAFETY: The queue goes away with the driver's data, see the type's documentation.
             handle: unsafe { Handle::new(dev) },
             buffers,

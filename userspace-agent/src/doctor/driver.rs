@@ -75,8 +75,9 @@ pub(crate) fn driver(facts: &Facts, device: &Device, findings: &mut Findings) ->
             name,
             "virtio_mem is loaded but not bound: it was unbound, or has refused the device",
             format!(
-                "see dmesg | grep virtio_mem, then echo {} > \
-                 /sys/bus/virtio/drivers/virtio_mem/bind",
+                "see dmesg | grep virtio_mem, then echo {0} > \
+                 /sys/bus/virtio/drivers/virtio_mem/bind; where the device's queue cannot be set up, \
+                 echo 1 > /sys/bus/virtio/devices/{0}/../reset before that",
                 device.device
             ),
         ),
