@@ -117,6 +117,8 @@ class Saved:
         """Starts it; its console log goes on where that of the boot ends."""
         console.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self._log, console)
+        # QEMU's own log does not go on.
+        console.with_suffix(".qemu").unlink(missing_ok=True)
         qemu = self._qemu(console, written=False)
         try:
             qemu.qmp("migrate-set-capabilities", capabilities=IGNORE_SHARED)
