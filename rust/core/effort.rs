@@ -9,6 +9,24 @@ const RESERVE: u64 = 8 << 20;
 /// The part of a range's size that is left too.
 const RESERVE_SHARE: u64 = 4;
 
+/// How many pages are looked at before others have their turn with the engine, at most. A page takes an
+/// emulated processor some microseconds.
+const MAX_LOOKS: u64 = 4_096;
+
+/// One look tells of so much memory, in bytes, where that is not too many looks for a block.
+const LOOK_BYTES: u64 = 256 << 10;
+
+/// Of how much of a block of `block_size` bytes one look at a page has to tell, in bytes.
+pub fn look_bytes(block_size: u64) -> u64 {
+    LOOK_BYTES.max(block_size.div_ceil(MAX_LOOKS))
+}
+
+/// How many blocks of `block_size` bytes are looked at before others have their turn: one at least.
+pub fn blocks_at_once(block_size: u64) -> u32 {
+    let looks = block_size.div_ceil(look_bytes(block_size)).max(1);
+    u32::try_from(MAX_LOOKS / looks).unwrap_or(u32::MAX).max(1)
+}
+
 /// Whether `used` bytes of a range of `size` bytes can go elsewhere, when `free` bytes are free or
 /// easily freed in the whole guest, the rest of the range included.
 ///

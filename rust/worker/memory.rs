@@ -27,9 +27,6 @@ const TAKE_TRIES: u32 = 3;
 /// again, and meanwhile nothing else is done.
 const RESYNC_PATIENCE_MS: i64 = 1_000;
 
-/// One look at every so many pages tells how much of a range is in use.
-const SAMPLE_STRIDE: usize = 64;
-
 impl Worker {
     pub(super) fn add(&self, memory_block: u32) -> Outcome {
         let geometry = self.device.geometry();
@@ -75,12 +72,18 @@ impl Worker {
         Outcome::Failed(Failure::Busy)
     }
 
+    /// One look at every so many pages tells how much of a range is in use.
+    fn stride(&self) -> usize {
+        let bytes = effort::look_bytes(self.device.geometry().block_size());
+        usize::try_from(bytes).unwrap_or(usize::MAX) / kernel::page::PAGE_SIZE
+    }
+
     /// About how many bytes of an online memory block are in use, or unplugged.
     pub(super) fn look(&self, memory_block: u32) -> u64 {
         let geometry = self.device.geometry();
         let size = geometry.memory_block_size();
         let addr = geometry.memory_block_addr(memory_block);
-        self.used_of(addr, size, 0, SAMPLE_STRIDE).unwrap_or(size)
+        self.used_of(addr, size, 0, self.stride()).unwrap_or(size)
     }
 
     /// How many bytes of a range of online memory are in use, besides `ours`, which are unplugged.
@@ -125,7 +128,7 @@ impl Worker {
     pub(super) fn remove(&self, memory_blocks: &Range<u32>, online: bool, brief: bool) -> Outcome {
         let mut used = 0;
         if online {
-            match self.used_in(memory_blocks, SAMPLE_STRIDE) {
+            match self.used_in(memory_blocks, self.stride()) {
                 Some((bytes, of)) if effort::room_for(bytes, of, hotplug::available_memory()) => {
                     used = bytes;
                 }
@@ -226,7 +229,7 @@ impl Worker {
         let Some(pages) = self.device.pages(subs) else {
             return Outcome::Failed(Failure::Refused);
         };
-        let used = self.used_of(addr, size, 0, SAMPLE_STRIDE);
+        let used = self.used_of(addr, size, 0, self.stride());
         if !used.is_some_and(|used| effort::room_for(used, size, hotplug::available_memory())) {
             return Outcome::Failed(Failure::Busy);
         }

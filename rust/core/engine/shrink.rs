@@ -16,6 +16,7 @@ use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::InLinux;
+use crate::effort;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 use core::ops::Range;
@@ -82,10 +83,6 @@ const MAX_REST_MS: u64 = 3_600_000;
 /// Sub-blocks taken at once: the request that has meanwhile changed is not noticed before that is
 /// done, and the kernel may have to clear all of it.
 const MAX_TAKE: u32 = 8;
-
-/// How many online blocks are looked at before others have their turn with the engine: for each the
-/// caller looks at some hundred pages.
-const MAX_LOOKS: u32 = 32;
 
 /// Below this part of a block, its sub-blocks are taken one by one instead of the whole block:
 /// what is left in a block is often what cannot be moved, which is told much faster by asking for
@@ -373,7 +370,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if (full && more < geometry.subs_per_block()) || (more == 0 && !empty) {
             return None;
         }
-        let mut looks = 0;
+        let (mut looks, most) = (0_u32, effort::blocks_at_once(geometry.block_size()));
         loop {
             let Some(block) = self.map.class(class).below(self.pass.below) else {
                 self.pass.price = self.pass.price.checked_add(1)?;
@@ -393,8 +390,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if empty || self.is_due(block, plugged, look) {
                 return self.removal_of(block).map(Doing::Remove);
             }
-            looks += u32::from(online);
-            if looks >= MAX_LOOKS {
+            looks = looks.saturating_add(u32::from(online));
+            if looks >= most {
                 return Some(Doing::Look);
             }
         }

@@ -527,3 +527,19 @@ fn a_needy_guest_may_go_below_the_high_watermarks() {
     let none = core::iter::empty();
     assert_eq!(metadata_room(none, 60 * MIB, PAGE), 0);
 }
+
+#[test]
+fn few_pages_are_looked_at_at_once() {
+    for shift in 21..40 {
+        let block = 1_u64 << shift;
+        let looks = block / effort::look_bytes(block);
+        let at_once = u64::from(effort::blocks_at_once(block)) * looks;
+        assert!(at_once <= 4_096, "{at_once} for blocks of {block}");
+        // No fewer than is needed, either.
+        assert!(at_once * 2 > 4_096, "{at_once} for blocks of {block}");
+    }
+    // 512 of 32,768 pages, and 4,096 of 524,288.
+    assert_eq!(effort::look_bytes(128 * MIB), 256 << 10);
+    assert_eq!(effort::look_bytes(2048 * MIB), 512 << 10);
+    assert_eq!(effort::blocks_at_once(2048 * MIB), 1);
+}
