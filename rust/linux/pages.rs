@@ -74,8 +74,10 @@ impl Pages {
         unsafe { raw::vmem_pages_claimed(self.0.start, self.0.end) }
     }
 
-    /// Whether all of the pages are PageOffline and nobody else's: a balloon has something in the
-    /// `private` of each of its pages.
+    /// Whether all of the pages are PageOffline and may be what an earlier driver has left, which the
+    /// kernel's own does with nothing in `private`. So does a balloon on kernels without
+    /// `BALLOON_MIGRATION`: to be believed only of memory that is taken over, and that the device says it
+    /// does not have.
     pub(crate) fn are_left_offline(&self) -> bool {
         self.each().all(|pfn| {
             // SAFETY: By the type invariant.

@@ -198,7 +198,12 @@ impl Worker {
         let Some(pages) = self.device.pages(subs) else {
             return Outcome::Failed(Failure::Refused);
         };
-        if pages.are_left_offline() {
+        if pages.are_fake_offline() {
+            return Outcome::Done;
+        }
+        // Later, what nobody has marked may be a balloon's.
+        let taking_over = self.device.with_engine(|engine| engine.is_taking_over());
+        if taking_over && pages.are_left_offline() {
             // By an earlier driver.
             pages.tag(true);
             return Outcome::Done;
