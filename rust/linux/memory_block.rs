@@ -174,12 +174,16 @@ pub(crate) fn hotplug_lock_is_free(block_size: u64) -> bool {
     };
     // SAFETY: Memory of kmalloc() is in the linear mapping.
     let addr = unsafe { raw::vmem_virt_to_phys(core::ptr::from_ref(&*used).cast()) };
-    let block = match find(addr, block_size) {
-        Ok(block) => block,
-        // Memory without such a device is none that anybody moves.
-        Err(error) => return error == ENODEV,
+    let Ok(block) = find(addr, block_size) else {
+        return false;
     };
-    (0..LOCK_TRIES).any(|_| block.store_state(c"online") != Stored::Again)
+    // Only what follows from having had the lock is an answer. (Of a block that is online it is EINVAL.)
+    (0..LOCK_TRIES).any(|_| {
+        matches!(
+            block.store_state(c"online"),
+            Stored::Done | Stored::Refused(EINVAL)
+        )
+    })
 }
 
 /// What state a memory block is in.
@@ -254,13 +258,30 @@ impl Block {
         let Some(attribute) = self.state_attribute() else {
             return Stored::Refused(ENOENT);
         };
-        // SAFETY: The attribute is valid.
-        let Some(store) = (unsafe { (*attribute).__bindgen_anon_2.store }) else {
+        // What the attribute itself has to call is one of two functions, under CFI (`store_const`).
+        // SAFETY: The device is valid, and so are what kind of object it is and what sysfs calls for that:
+        // both are static, or null.
+        let store = unsafe {
+            let ktype = (*self.0.as_ptr()).kobj.ktype.as_ref();
+            ktype
+                .and_then(|ktype| ktype.sysfs_ops.as_ref())
+                .and_then(|ops| ops.store)
+        };
+        let Some(store) = store else {
             return Stored::Refused(ENOENT);
         };
         let length = word.to_bytes().len();
-        // SAFETY: What sysfs would call: device, attribute, a terminated string and its length.
-        let stored = unsafe { store(self.0.as_ptr(), attribute, word.as_char_ptr(), length) };
+        // SAFETY: What sysfs would call: the device's object, the attribute, a terminated string and its
+        // length.
+        let stored = unsafe {
+            let object = &raw mut (*self.0.as_ptr()).kobj;
+            store(
+                object,
+                &raw mut (*attribute).attr,
+                word.as_char_ptr(),
+                length,
+            )
+        };
         match i32::try_from(stored) {
             Ok(error) if error == -(raw::ERESTARTNOINTR as i32) => {
                 // The calling thread was told of a signal that it has not got, so that it repeats a
