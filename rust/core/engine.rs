@@ -268,15 +268,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .filter(|waiting| !(met && waiting.reason == Reason::MemoryInUse));
         // Only the host can tell what is plugged, and what it says has yet to come true.
         let audit = self.audit.filter(|_| met || self.taking_over);
+        // Being asked for the first time, it has said nothing wrong yet.
+        let asking = self.taking_over && !audit.is_some_and(|audit| audit.in_vain());
         let in_doubt = audit.is_some() || (met && self.reread_for == Reread::Known);
         let (state, reason) = match waiting {
             Some(waiting) => (State::Waiting, waiting.reason),
+            None if asking && plugged <= target => (State::Plugging, Reason::None),
+            None if asking => (State::Unplugging, Reason::None),
             None if in_doubt => (State::Waiting, Reason::HostError),
             None if self.unplug_all || plugged > target => (State::Unplugging, Reason::None),
             None if !met => (State::Plugging, Reason::None),
             None => (State::Settled, Reason::None),
         };
-        let audit = audit.map(|audit| audit.goes_on_ms());
+        let audit = audit.filter(|_| !asking).map(|audit| audit.goes_on_ms());
         Status {
             state,
             reason,

@@ -59,6 +59,11 @@ impl Audit {
         self.not_before_ms = 0;
     }
 
+    /// Whether it has come to no good end, or got no answer.
+    pub(super) fn in_vain(&self) -> bool {
+        self.unresolved || self.failures > 0 || self.not_before_ms > 0
+    }
+
     /// When it goes on.
     pub(super) fn goes_on_ms(&self) -> u64 {
         self.not_before_ms

@@ -52,6 +52,9 @@ fn a_new_driver_takes_over_what_the_old_one_left() {
             world.reload();
             // Until the device has told what is plugged nothing moves.
             assert!(!world.online(2, true) && !world.offline(1));
+            // The host is not at fault.
+            assert_eq!(world.engine.status().reason, Reason::None);
+            assert_ne!(world.engine.status().state, State::Settled);
             settle(&mut world);
             assert_eq!(world.blocks, before);
             assert_eq!(world.engine.plugged_size(), 5 * BLOCK + 3 * SUB);
