@@ -19,6 +19,7 @@ use crate::linux::bell::Bell;
 use crate::linux::hotplug::Region;
 use crate::linux::memory_block;
 use crate::linux::memory_block::Found;
+use crate::linux::memory_notifier;
 use crate::linux::memory_notifier::Event;
 use crate::linux::memory_notifier::Listener;
 use crate::linux::online_page::Filter;
@@ -424,9 +425,18 @@ impl Listener for Device {
         match event {
             Event::GoingOnline => {
                 let movable = movable();
+                let mut wanted = false;
                 self.ask(|engine| {
                     engine.announced(number, InLinux::Offline);
+                    let block = self.geometry.block_of_memory_block(number);
+                    wanted = engine.map().flags(block).contains(Flags::WANTED);
                     engine.going_online(number, movable)
+                })
+                .inspect_err(|_| {
+                    // What the driver itself brings online next says nothing to anybody.
+                    if !wanted {
+                        memory_notifier::warn_denied(self.dev());
+                    }
                 })?;
             }
             Event::GoingOffline => self.going_offline(number)?,

@@ -422,6 +422,12 @@ bool vmem_wait_idle(struct wait_queue_head *queue, const u32 *bits, u32 mask,
 				       timeout);
 }
 
+/* As often as somebody tries, which anybody may in a loop. */
+void vmem_warn_denied(struct device *dev)
+{
+	dev_warn_ratelimited(dev, "memory block onlining denied\n");
+}
+
 void vmem_timer_setup(struct timer_list *timer,
 		      void (*function)(struct timer_list *timer))
 {

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/memory.h`](srctree/include/linux/memory.h)
 
 use super::raw;
+use kernel::device;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -25,6 +26,12 @@ pub(crate) enum Event {
     Offline,
     /// It does not go offline after all. Also sent to those who were never asked.
     CancelOffline,
+}
+
+/// Says, though not more often than is good for the log, that a memory block is not let go online.
+pub(crate) fn warn_denied(dev: &device::Device) {
+    // SAFETY: A valid device, of which `device::Device` is a transparent wrapper.
+    unsafe { raw::vmem_warn_denied(core::ptr::from_ref(dev).cast_mut().cast()) };
 }
 
 /// Who wants to be told.

@@ -13,6 +13,7 @@ pub(crate) mod hidden;
 #[allow(dead_code)]
 #[path = "../../../rust/linux/hotplug.rs"]
 pub(crate) mod hotplug;
+#[allow(dead_code)]
 #[path = "../../../rust/linux/memory_notifier.rs"]
 pub(crate) mod memory_notifier;
 #[allow(dead_code)]
