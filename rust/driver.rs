@@ -323,16 +323,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         force: module::FORCE_BBM.get(),
         size: module::BBM_BLOCK_SIZE.get() as u64,
     };
-    let mut geometry = cut(dev, &config, &wanted)?;
-    let (region, left) = region(dev, &config, &geometry, node)?;
-    if left && (wanted.force || wanted.size != 0) {
-        // An earlier driver may have plugged parts of what would be a big block now.
-        dev_warn!(
-            dev,
-            "force_bbm and bbm_block_size have to wait: memory is taken over\n"
-        );
-        geometry = cut(dev, &config, &BigBlocks::default())?;
-    }
+    let (region, geometry, left) = region(dev, &config, &wanted, node)?;
     describe(dev, &geometry);
     let device = Device::new(dev, bell, region, geometry, config, module::onlining())?;
     if left {
@@ -421,30 +412,39 @@ fn attach_to_dump(
     Err(EBUSY)
 }
 
-/// Reserves the device's region, or takes it over from an earlier driver that has left memory in
-/// it; then the second result is true.
+/// Reserves the device's region, cut up as is `wanted`, or takes it over from an earlier driver that has
+/// left memory in it; then the last result is true.
 fn region(
     dev: &device::Device<device::Core<'_>>,
     config: &Config,
-    geometry: &Geometry,
+    wanted: &BigBlocks,
     node: i32,
-) -> Result<(Region, bool)> {
+) -> Result<(Region, Geometry, bool)> {
     let (start, size) = (config.addr, config.region_size);
-    let unit = geometry.block_size();
-    match Region::new(start, size, dev.name(), node, unit) {
-        Ok(region) => Ok((region, false)),
-        Err(EBUSY) => match Region::take_over(start, size, node, unit) {
-            Ok(region) => Ok((region, true)),
-            Err(_) => {
-                dev_warn!(dev, "could not reserve device region\n");
-                dev_info!(
-                    dev,
-                    "what is there was not left by a driver of this device\n"
-                );
-                Err(EBUSY)
-            }
-        },
-        Err(error) => Err(error),
+    let mut geometry = cut(dev, config, wanted)?;
+    match Region::new(start, size, dev.name(), node, geometry.block_size()) {
+        Ok(region) => return Ok((region, geometry, false)),
+        Err(EBUSY) => {}
+        Err(error) => return Err(error),
+    }
+    if wanted.force || wanted.size != 0 {
+        // An earlier driver may have plugged parts of what would be a big block now.
+        dev_warn!(
+            dev,
+            "force_bbm and bbm_block_size have to wait: memory is taken over\n"
+        );
+        geometry = cut(dev, config, &BigBlocks::default())?;
+    }
+    match Region::take_over(start, size, node, geometry.block_size()) {
+        Ok(region) => Ok((region, geometry, true)),
+        Err(_) => {
+            dev_warn!(dev, "could not reserve device region\n");
+            dev_info!(
+                dev,
+                "what is there was not left by a driver of this device\n"
+            );
+            Err(EBUSY)
+        }
     }
 }
 
