@@ -184,6 +184,7 @@ impl Device {
     /// Removes memory blocks that are offline and of partly plugged blocks from Linux; after
     /// [`Device::close`]. Blocks of which a request is under way may be partly unplugged by now.
     pub(crate) fn remove_partly_plugged(&self) {
+        let mut busy = 0_u32;
         for number in 0..self.geometry.memory_blocks() {
             let block = self.geometry.block_of_memory_block(number);
             let partly = self.with_engine(|engine| {
@@ -195,15 +196,12 @@ impl Device {
             if !partly {
                 continue;
             }
-            let addr = self.geometry.memory_block_addr(number);
-            if !self.may_remove() {
-                dev_err!(
-                    self.dev(),
-                    "memory at {:#x} stays, and must not be brought online: hotplug is busy\n",
-                    addr
-                );
+            // Once it was not free, it is not waited for again.
+            if busy > 0 || !self.may_remove() {
+                busy = busy.saturating_add(1);
                 continue;
             }
+            let addr = self.geometry.memory_block_addr(number);
             if let Err(error) = self.remove_patiently(addr) {
                 dev_err!(
                     self.dev(),
@@ -212,6 +210,13 @@ impl Device {
                     error
                 );
             }
+        }
+        if busy > 0 {
+            dev_err!(
+                self.dev(),
+                "{} offline memory blocks stay, and must not be brought online: hotplug is busy\n",
+                busy
+            );
         }
     }
 

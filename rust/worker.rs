@@ -257,8 +257,12 @@ impl Worker {
                     || map.is_moving(number);
                 (leave, state.online())
             });
-            if leave || !device.may_remove() {
+            if leave {
                 continue;
+            }
+            if !device.may_remove() {
+                // Who has that lock may wait for us: no second is spent on each block.
+                break;
             }
             let addr = geometry.memory_block_addr(number);
             let size = geometry.memory_block_size();
