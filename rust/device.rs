@@ -160,12 +160,18 @@ impl Device {
         )
     }
 
-    /// Lets no memory block be moved from here on, and waits for those on the way. May sleep.
-    pub(crate) fn close(&self) {
-        let mut engine = self.engine.lock();
+    /// Lets no memory block be moved from here on. May sleep.
+    pub(crate) fn refuse_moves(&self) {
+        let _engine = self.engine.lock();
         self.closing.store(true, Relaxed);
         // Those who wait for a block, with the locks of memory hotplug, need not any more.
         self.notify_changed();
+    }
+
+    /// As [`Device::refuse_moves`], and waits for those on the way. May sleep.
+    pub(crate) fn close(&self) {
+        self.refuse_moves();
+        let mut engine = self.engine.lock();
         let moving = |engine: &Engine| {
             let map = engine.map();
             (0..self.geometry.memory_blocks()).any(|number| map.is_moving(number))

@@ -25,11 +25,16 @@ use crate::module;
 use crate::report::Report;
 use crate::worker;
 use crate::worker::Worker;
+use core::ops::Range;
 use kernel::device;
 use kernel::prelude::*;
 use kernel::sync::new_mutex;
 use kernel::sync::Arc;
 use kernel::sync::Mutex;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
@@ -46,6 +51,14 @@ virtio::id_table!(
     wire::DEVICE_ID
 );
 
+/// How long unbinding waits for what adds or removes memory before that is left to itself, in
+/// milliseconds: it cannot be interrupted.
+const END_MS: u64 = 5_000;
+
+/// How long binding waits for what unbinding has left to itself, in milliseconds.
+const EARLIER_PATIENCE_MS: i64 = 20_000;
+const EARLIER_POLL_MS: i64 = 50;
+
 /// How long binding waits for memory blocks that move, in milliseconds.
 const ADOPT_PATIENCE_MS: i64 = 20_000;
 
@@ -53,26 +66,33 @@ const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
 const PERSISTENT_SUSPEND: u32 = Features::PERSISTENT_SUSPEND.bits().trailing_zeros();
 const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trailing_zeros();
 
-/// What a bound device has, in the order in which it goes away, also where it could not be bound in
-/// the end.
+/// What a bound device has, in the order in which it goes away.
 struct Parts {
-    _debug: debug::Files,
-    _thread: Thread<Worker>,
-    _end: End,
+    debug: debug::Files,
+    thread: Thread<Worker, Hooks>,
+    hooks: Hooks,
+}
+
+/// What Linux asks and tells the driver by, as long as the thread may have something to do with it. In the
+/// order in which it goes away, also where the device could not be bound in the end.
+struct Hooks {
     _filter: online_page::Registration,
     _hibernation: Pin<KBox<NoHibernation<Arc<Device>>>>,
     _notifier: Pin<KBox<memory_notifier::Registration<Device>>>,
     _rest: Rest,
 }
 
-/// When nothing is decided any more: nothing is to move either.
-struct End(Arc<Device>);
+/// Sees to it, where a device could not be bound in the end, that nothing of it moves any more. The thread
+/// does that itself.
+struct End(Option<Arc<Device>>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.close();
-        // Without us, everything in a block that goes online is used.
-        self.0.remove_partly_plugged();
+        if let Some(device) = &self.0 {
+            device.close();
+            // Without us, everything in a block that goes online is used.
+            device.remove_partly_plugged();
+        }
     }
 }
 
@@ -202,8 +222,20 @@ impl Driven {
 
     fn unbind(&self) {
         // Not under the lock: this waits for others.
-        let parts = self.parts.lock().take();
-        drop(parts);
+        let Some(parts) = self.parts.lock().take() else {
+            return;
+        };
+        drop(parts.debug);
+        let ended = parts.thread.end(END_MS, parts.hooks);
+        if !ended {
+            // It gets on when who has the lock has done with it, who may wait for us.
+            self.device.refuse_moves();
+            self.worker.retire();
+            dev_warn!(
+                self.device.dev(),
+                "unbound while adding or removing memory waits for others; it is finished later\n"
+            );
+        }
     }
 
     fn freeze(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
@@ -323,6 +355,8 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         force: module::FORCE_BBM.get(),
         size: module::BBM_BLOCK_SIZE.get() as u64,
     };
+    let range = config.addr..config.addr.saturating_add(config.region_size);
+    wait_for_earlier(dev, &range)?;
     let (region, geometry, left) = region(dev, &config, &wanted, node)?;
     describe(dev, &geometry);
     let device = Device::new(dev, bell, region, geometry, config, module::onlining())?;
@@ -338,7 +372,6 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         memory_notifier::Registration::new(device.clone()),
         GFP_KERNEL,
     )?;
-    let range = config.addr..config.addr.saturating_add(config.region_size);
     let filter = online_page::Registration::new(range, device.clone()).inspect_err(|_| {
         dev_err!(dev, "another driver decides which memory goes online\n");
     })?;
@@ -353,8 +386,13 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         );
     }
     let debug = debug::show(dev, &worker)?;
-    let end = End(device.clone());
-    let rest = Rest(device.clone());
+    let hooks = Hooks {
+        _filter: filter,
+        _hibernation: hibernation,
+        _notifier: notifier,
+        _rest: Rest(device.clone()),
+    };
+    let mut end = End(Some(device.clone()));
     let runner = worker.clone();
     let driven = pin_init!(Driven {
         parts <- new_mutex!(None),
@@ -366,16 +404,30 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     let driven = KBox::pin_init(driven, GFP_KERNEL)?;
     vdev.ready();
     let thread = Thread::start(runner, node, c"virtio_mem")?;
+    end.0 = None;
     *driven.parts.lock() = Some(Parts {
-        _debug: debug,
-        _thread: thread,
-        _end: end,
-        _filter: filter,
-        _hibernation: hibernation,
-        _notifier: notifier,
-        _rest: rest,
+        debug,
+        thread,
+        hooks,
     });
     Ok(Data::Driven(driven))
+}
+
+/// Waits until what an earlier life of the driver has left to itself is over. `EBUSY`: it is not, for now.
+/// May sleep.
+fn wait_for_earlier(dev: &device::Device<device::Core<'_>>, range: &Range<u64>) -> Result {
+    let begun = Instant::<Monotonic>::now();
+    while online_page::is_filtered(range) {
+        if begun.elapsed().as_millis() >= EARLIER_PATIENCE_MS {
+            dev_err!(
+                dev,
+                "adding or removing memory still waits for others since the driver was unbound\n"
+            );
+            return Err(EBUSY);
+        }
+        fsleep(Delta::from_millis(EARLIER_POLL_MS));
+    }
+    Ok(())
 }
 
 /// In a crash kernel: sees to it that only plugged memory is read.

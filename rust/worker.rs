@@ -7,6 +7,7 @@ mod memory;
 use crate::device::Device;
 use crate::driver;
 use crate::linux::hotplug;
+use crate::linux::thread::Calls;
 use crate::linux::thread::Run;
 use crate::linux::virtio;
 use crate::linux::virtqueue::RequestQueue;
@@ -90,6 +91,8 @@ pub(crate) struct Worker {
     pace: Mutex<Pace>,
     #[pin]
     report: Report,
+    /// Calls into Linux, which may wait for others.
+    calls: Calls,
 }
 
 impl Worker {
@@ -102,6 +105,7 @@ impl Worker {
                 suspended: AtomicFlag::new(false),
                 pace <- new_mutex!(Pace::default()),
                 report <- report,
+                calls: Calls::new(),
             }),
             GFP_KERNEL,
         )
@@ -144,15 +148,17 @@ impl Worker {
                     Outcome::NotSent
                 }
             },
-            Step::Add { memory_block } => self.add(*memory_block),
-            Step::Online { memory_block } => self.online(*memory_block),
+            Step::Add { memory_block } => self.calls.make(|| self.add(*memory_block)),
+            Step::Online { memory_block } => self.calls.make(|| self.online(*memory_block)),
             Step::Remove {
                 memory_blocks,
                 online,
                 brief,
-            } => self.remove(memory_blocks, *online, *brief),
-            Step::Withdraw { subs } => self.withdraw(subs),
-            Step::Take { subs } => self.take(subs),
+            } => self
+                .calls
+                .make(|| self.remove(memory_blocks, *online, *brief)),
+            Step::Withdraw { subs } => self.calls.make(|| self.withdraw(subs)),
+            Step::Take { subs } => self.calls.make(|| self.take(subs)),
             Step::Resync => self.resync(),
             Step::Give { subs } => {
                 if let Some(pages) = self.device.pages(subs) {
@@ -167,7 +173,10 @@ impl Worker {
 
     fn read_config(&self) -> Config {
         let known = self.device.with_engine(|engine| *engine.config());
-        let config = driver::reread_config(self.queue.lock().device(), &known);
+        let config = match self.queue.lock().device() {
+            Some(device) => driver::reread_config(device, &known),
+            None => known,
+        };
         self.report.config_read(&config);
         config
     }
@@ -238,11 +247,8 @@ impl Worker {
     /// Leaves nothing half done when the thread ends: what was taken from Linux and not unplugged
     /// goes back, and blocks that nothing is plugged of, or that were never brought online, go.
     fn wind_down(&self) {
+        self.give_back();
         let device = &self.device;
-        let taken = device.with_engine(|engine| engine.wind_down());
-        if let Some(pages) = taken.and_then(|subs| device.pages(&subs)) {
-            pages.give();
-        }
         let geometry = device.geometry();
         for number in 0..geometry.memory_blocks() {
             let block = geometry.block_of_memory_block(number);
@@ -260,7 +266,7 @@ impl Worker {
             if leave {
                 continue;
             }
-            if !device.may_remove() {
+            if self.calls.is_left() || !device.may_remove() {
                 // Who has that lock may wait for us: no second is spent on each block.
                 break;
             }
@@ -273,6 +279,41 @@ impl Worker {
             if removed.is_ok() {
                 device.with_engine(|engine| engine.gone(number));
             }
+        }
+    }
+
+    /// Ends after a step in which the thread was left: the device is gone, with all that shows what there
+    /// is to see of it, and nothing new is begun for which others would have to be waited for. Only memory
+    /// that has come to Linux meanwhile must not stay.
+    fn finish(&self, step: &Step, outcome: Outcome, around: &Surroundings) {
+        let device = &self.device;
+        let added = match step {
+            Step::Add { memory_block } if outcome == Outcome::Done => Some(*memory_block),
+            _ => None,
+        };
+        device.with_engine(|engine| engine.done(outcome, around));
+        self.give_back();
+        device.close();
+        let Some(number) = added else {
+            return;
+        };
+        let addr = device.geometry().memory_block_addr(number);
+        let size = device.geometry().memory_block_size();
+        if let Err(error) = device.region().remove(addr, size, false) {
+            dev_err!(
+                device.dev(),
+                "memory at {:#x} stays, and must not be brought online: {:?}\n",
+                addr,
+                error
+            );
+        }
+    }
+
+    /// What was taken from Linux and not unplugged goes back.
+    fn give_back(&self) {
+        let taken = self.device.with_engine(|engine| engine.wind_down());
+        if let Some(pages) = taken.and_then(|subs| self.device.pages(&subs)) {
+            pages.give();
         }
     }
 
@@ -367,6 +408,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes the queue away, for ever: the thread was left, and its device goes. May sleep.
+    pub(crate) fn retire(&self) {
+        self.queue.lock().retire();
+    }
+
     /// Waits as [`Step::Wait`] says.
     fn wait(&self, ms: Option<u64>, free: Option<u64>) {
         let bell = self.device.bell();
@@ -456,6 +502,10 @@ impl Run for Worker {
             let Some(outcome) = self.carry_out(&step) else {
                 break;
             };
+            if self.calls.is_left() {
+                self.finish(&step, outcome, &around);
+                return;
+            }
             self.report.step_done(&step, &outcome, begun);
             if step == Step::ReadConfig {
                 // In so short a time, and with the host waiting, as it has been.
@@ -467,10 +517,19 @@ impl Run for Worker {
             device.notify_changed();
         }
         self.report.publish();
-        self.wind_down();
+        self.calls.make(|| {
+            self.wind_down();
+            device.close();
+            // Without us, everything in a block that goes online is used.
+            device.remove_partly_plugged();
+        });
     }
 
     fn stop(&self) {
         self.device.bell().ring(STOP);
+    }
+
+    fn calls(&self) -> &Calls {
+        &self.calls
     }
 }

@@ -422,6 +422,22 @@ bool vmem_wait_idle(struct wait_queue_head *queue, const u32 *bits, u32 mask,
 				       timeout);
 }
 
+bool vmem_module_get(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
+void vmem_module_put(void)
+{
+	module_put(THIS_MODULE);
+}
+
+/* For a kernel thread with a reference on the module, which may go then. */
+void __noreturn vmem_module_put_and_exit(void)
+{
+	module_put_and_kthread_exit(0);
+}
+
 /* As often as somebody tries, which anybody may in a loop. */
 void vmem_warn_denied(struct device *dev)
 {

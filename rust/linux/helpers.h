@@ -135,6 +135,9 @@ unsigned int vmem_processor(void);
 void vmem_move_to_processor(unsigned int cpu);
 bool vmem_wait_idle(struct wait_queue_head *queue, const u32 *bits, u32 mask,
 		    u64 timeout_ms);
+bool vmem_module_get(void);
+void vmem_module_put(void);
+void __noreturn vmem_module_put_and_exit(void);
 void vmem_warn_denied(struct device *dev);
 void vmem_timer_setup(struct timer_list *timer,
 		      void (*function)(struct timer_list *timer));

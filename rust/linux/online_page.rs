@@ -78,6 +78,14 @@ impl Registration {
     }
 }
 
+/// Whether there is a filter for a part of `range`.
+pub(crate) fn is_filtered(range: &Range<u64>) -> bool {
+    FILTERS
+        .lock()
+        .iter()
+        .any(|entry| entry.range.start < range.end && range.start < entry.range.end)
+}
+
 fn remove(start: u64) {
     let mut filters = FILTERS.lock();
     filters.retain(|entry| entry.range.start != start);

@@ -337,7 +337,8 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         }
         // SAFETY: Valid device, with the functions of its transport. It was reset, so what it has not
         // given back is ours. Nobody else uses the queues: their owner calls this by a reference that
-        // is exclusive, or the thread that had it was waited for by then (`remove_callback`). Deleting a
+        // is exclusive, or the thread that had it was waited for by then, or has been left, and its queue
+        // retired (`remove_callback`). Deleting a
         // queue frees neither the indirect descriptors of that nor its DMA mappings. (Callbacks that may
         // still run do not use the queue, and the interrupt handler only reads the ring.)
         unsafe {

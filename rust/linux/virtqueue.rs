@@ -34,15 +34,17 @@ const BUFFERS: usize = 4;
 const UNANSWERED: u8 = 0xff;
 
 /// The queue, with its buffers. It belongs into the driver's data of the device, so that it is
-/// dropped while the device still exists, and no earlier than the queue is deleted.
+/// dropped while the device still exists, and no earlier than the queue is deleted; where somebody else
+/// may keep it, it has to be retired before the driver is unbound.
 ///
 /// # Invariants
 ///
 /// `queue` is a virtqueue of the device that `handle` stands for, until that is reset; it is not
-/// one while `suspended`, when `in_flight` keeps everybody from using it.
+/// one while `suspended`, when `in_flight` keeps everybody from using it, and for ever when there is no
+/// `handle`.
 pub(crate) struct RequestQueue<const REQUEST: usize, const RESPONSE: usize> {
     queue: NonNull<raw::virtqueue>,
-    handle: Handle,
+    handle: Option<Handle>,
     buffers: KBox<[Opaque<Buffer<REQUEST, RESPONSE>>; BUFFERS]>,
     /// How many requests there were, whose buffers have been used in turn.
     requests: usize,
@@ -79,7 +81,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
                 Self::find::<ANSWERED>(dev, name)
             })?,
             // SAFETY: The queue goes away with the driver's data, see the type's documentation.
-            handle: unsafe { Handle::new(dev) },
+            handle: Some(unsafe { Handle::new(dev) }),
             buffers,
             requests: 0,
             in_flight: false,
@@ -105,11 +107,19 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
     /// Resets the device and deletes the queue; a request under way is lost. Nothing but
     /// [`RequestQueue::resume`] may follow. May sleep.
     pub(crate) fn suspend(&mut self) {
-        self.handle.device().shut_down();
+        if let Some(device) = self.device() {
+            device.shut_down();
+        }
         self.queue = NonNull::dangling();
         // The device has given all buffers back by its reset, but nothing is to be sent.
         self.in_flight = true;
         self.suspended = true;
+    }
+
+    /// As [`RequestQueue::suspend`], for ever: the device may go. May sleep.
+    pub(crate) fn retire(&mut self) {
+        self.suspend();
+        self.handle = None;
     }
 
     /// Sets the queue up again, with the arguments of [`RequestQueue::new`]. May sleep.
@@ -135,9 +145,9 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         }
     }
 
-    /// The device of the queue.
-    pub(crate) fn device(&self) -> &Device {
-        self.handle.device()
+    /// The device of the queue, unless that is retired.
+    pub(crate) fn device(&self) -> Option<&Device> {
+        self.handle.as_ref().map(Handle::device)
     }
 
     /// The buffer of the last request.
@@ -230,8 +240,8 @@ impl<const REQUEST: usize, const RESPONSE: usize> Drop for RequestQueue<REQUEST,
     fn drop(&mut self) {
         // Only when probing failed: otherwise both happened when the driver was unbound. Without
         // them the device could write to a buffer that is no longer ours.
-        if self.handle.device().has_queues() {
-            self.handle.device().shut_down();
+        if let Some(device) = self.device().filter(|device| device.has_queues()) {
+            device.shut_down();
         }
     }
 }

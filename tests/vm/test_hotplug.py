@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmtest.errors import TestFailure, expect_equal
+from vmtest.errors import TestFailure, expect, expect_equal
 from vmtest.faults import FIRST, insmod_injection, refusing
 from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
@@ -19,6 +19,7 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
 
 # A slot from which a device can be taken while the guest runs.
 SLOT = ("-device", "pcie-root-port,id=rp0,bus=pcie.0,chassis=1,slot=1")
+OTHER_SLOT = ("-device", "pcie-root-port,id=rp1,bus=pcie.0,chassis=2,slot=2")
 
 
 def traces(guest: Guest, device: MemDevice) -> list[str]:
@@ -80,31 +81,87 @@ def device_with_memory_stays() -> None:
         guest.expect_hotplugged(0)
 
 
-@test(limit=150)
+def eject(guest: Guest, device: MemDevice, limit: float) -> None:
+    guest.qemu.qmp("device_del", id=device.name)
+    seconds = guest.wait_until(
+        lambda: device.name not in [d["id"] for d in guest.memory_devices()],
+        limit,
+        "the device does not go",
+        poll=0.02,
+    )
+    print(f"{device.name} is gone after {seconds:.1f} s")
+
+
+def insert(guest: Guest, device: MemDevice, bound: int) -> None:
+    """Adds the device again, and waits until so many have their driver."""
+    guest.qemu.qmp("device_add", **device.options)
+    script = f"ls -d {DRIVER}/virtio* | wc -l"
+    guest.wait_until(lambda: int(guest.sh(script)) == bound, 40, "the driver does not find it")
+
+
+def eject_beside_a_step(guest: Guest, device: MemDevice, other: MemDevice, size: int) -> None:
+    """Ejects a device whose driver is about to remove blocks, while another one grows to `size`."""
+    first = guest.sh(
+        f"for d in {DRIVER}/virtio*; do echo $(readlink -f $d/..) $d; done | sort | head -n 1"
+    ).split()[1]
+    attributes = guest.sh(f"readlink -f {first}/virtio_mem").strip()
+    # It tries all the time.
+    guest.begin(["sh", "-c", f"cd {attributes} && while echo 1 >retry; do :; done 2>/dev/null"])
+    guest.qemu.qmp("device_del", id=device.name)
+    guest.wait_until(
+        lambda: guest.run("ls", attributes).rc != 0, 20, "the driver is not told to go", poll=0.02
+    )
+    # From here on somebody has the lock. The other device's driver wants it, too, and waits.
+    guest.request(size, other.name)
+    guest.wait_until(lambda: len(guest.memory_devices()) == 1, 15, "the device does not go")
+    guest.wait_plugged(size, other.name)
+    guest.expect_hotplugged(size)
+    insert(guest, device, bound=2)
+
+
+def rest(guest: Guest) -> None:
+    """Waits until the driver tries no more for a while to take blocks offline."""
+    counts = [-1, guest.dmesg().count("Injecting")]
+
+    def still() -> bool:
+        counts[:] = [counts[1], guest.dmesg().count("Injecting")]
+        return counts[0] == counts[1]
+
+    guest.wait_until(still, 60, "it goes on trying", poll=2)
+
+
+@test(limit=240)
 def ejected_with_blocks_left() -> None:
-    """Who ejects a device may have the lock that removing memory takes."""
+    """Who ejects a device has the lock that adding and removing memory takes, and waits for the driver."""
     only_ours("it waits for that lock for ever")
-    with in_a_slot() as (guest, device):
+    device = MemDevice(size=10 * GIB, address=5 * GIB, bus="rp0")
+    other = MemDevice("vm1", size=4 * GIB, address=16 * GIB, bus="rp1")
+    with Guest(device, other, extra=(*SLOT, *OTHER_SLOT)) as guest:
         insmod_injection(guest, FIRST)
-        guest.resize(386 * MIB)
-        guest.expect_hotplugged(386 * MIB)
+        guest.resize(8 * GIB)
+        guest.expect_hotplugged(8 * GIB)
         with refusing(guest, "MEM_GOING_OFFLINE", EBUSY):
             # In parts, as the blocks themselves may not go.
             guest.resize(0)
-            expect_equal(len(guest.blocks()), 4, "blocks that are left")
-            guest.qemu.qmp("device_del", id=device.name)
-            guest.wait_until(lambda: not guest.memory_devices(), 40, "the device does not go")
-            expect_equal(guest.hotplugged(), 0, "memory in use")
-        # Nobody holds the lock any more.
-        guest.sh("cd /sys/devices/system/memory/memory40 && ! echo online >state")
-        guest.qemu.qmp("device_add", **device.options)
-        guest.wait_until(
-            lambda: guest.run("sh", "-c", f"ls -d {DRIVER}/virtio*").rc == 0, 40, "no driver"
-        )
+            expect_equal(len(guest.blocks(device.name)), 64, "blocks that are left")
+            for size in range(130, 140, 2):
+                eject_beside_a_step(guest, device, other, size * MIB)
+                if "is finished later" in guest.dmesg():
+                    break
+            else:
+                raise TestFailure("no step was in flight in any of five ejections")
+            # With nothing under way: not a second for each block.
+            rest(guest)
+            expect_equal(len(guest.blocks(device.name)), 64, "blocks that are left")
+            eject(guest, device, 2.5)
+        insert(guest, device, bound=2)
         guest.resize(514 * MIB)
-        guest.expect_hotplugged(514 * MIB)
-        guest.resize(0)
+        guest.expect_hotplugged(514 * MIB + guest.plugged(other.name))
+        for name in (device.name, other.name):
+            guest.resize(0, name)
         guest.wait_blocks(0)
+        # Nobody is left in the module.
+        guest.rmmod()
 
 
 if __name__ == "__main__":

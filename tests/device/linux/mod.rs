@@ -27,6 +27,7 @@ mod raw;
 pub(crate) mod ring;
 #[path = "../../../rust/linux/section.rs"]
 mod section;
+#[allow(dead_code)]
 #[path = "../../../rust/linux/thread.rs"]
 pub(crate) mod thread;
 pub(crate) mod transport;
