@@ -15,6 +15,8 @@ pub(crate) struct Advice {
     pub(crate) matter: String,
     /// What to do about it.
     pub(crate) remedy: &'static str,
+    /// Whether `doctor` may find out more.
+    pub(crate) doctor: bool,
 }
 
 /// What there is to say of a device; `None` if all is well, or is being worked on.
@@ -76,7 +78,7 @@ fn of_reason(reason: Reason) -> Option<Advice> {
         ),
         Reason::MemoryInUse => (
             "memory that should go is in use and cannot be migrated",
-            "end or restart what uses it, or wait; see `virtio-mem-agent doctor`",
+            "end or restart what uses it, or wait",
         ),
         Reason::NoMemory => (
             "there is no memory to spare for the metadata of more memory",
@@ -101,7 +103,10 @@ fn of_reason(reason: Reason) -> Option<Advice> {
         ),
     };
 
-    Some(advice(matter, remedy))
+    Some(Advice {
+        doctor: reason == Reason::MemoryInUse,
+        ..advice(matter, remedy)
+    })
 }
 
 /// How long this has gone on, in brackets.
@@ -123,6 +128,7 @@ fn advice(matter: &str, remedy: &'static str) -> Advice {
     Advice {
         matter: matter.into(),
         remedy,
+        doctor: false,
     }
 }
 

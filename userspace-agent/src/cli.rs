@@ -57,9 +57,10 @@ pub(crate) enum Command {
     /// REQUESTED is what the host asks for, PLUGGED what it gave, REGION the most it can give. On a
     /// terminal a bar shows how much of the region is plugged (#), still to come (-) and to go (x).
     /// KERNEL, OFFLINE and NOT-ADDED appear where some memory is online in a zone other than
-    /// ZONE_MOVABLE, not online, or plugged and not known to Linux. ADDED is how much Linux was told
-    /// of, in whole memory blocks, of which some may be plugged only in part; it is shown where what
-    /// is plugged is unknown, as with a driver that does not show its sizes in sysfs. --wide shows
+    /// ZONE_MOVABLE, not online, or plugged and not known to Linux: with MOVABLE they add up to
+    /// PLUGGED. ADDED is how much Linux was told of, in whole memory blocks, of which some may be
+    /// plugged only in part; it is shown where what is plugged is unknown, as with a driver that does
+    /// not show its sizes in sysfs, and then the others are in whole memory blocks too. --wide shows
     /// all of them. Reading addresses from /proc/iomem takes root.
     Status(StatusArgs),
 

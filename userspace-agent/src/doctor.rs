@@ -79,7 +79,7 @@ enum Run {
 }
 
 /// All checks.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     Check {
         run: Run::Device(driver::driver),
         kinds: &[driver::NO_DRIVER, driver::OTHER_DRIVER, driver::C_DRIVER],
@@ -95,6 +95,10 @@ const CHECKS: [Check; 14] = [
     Check {
         run: Run::Device(onlining::offline),
         kinds: &[onlining::OFFLINE],
+    },
+    Check {
+        run: Run::Device(onlining::kernel_zone),
+        kinds: &[onlining::IN_KERNEL_ZONE],
     },
     Check {
         run: Run::Machine(onlining::policy),

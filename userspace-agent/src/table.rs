@@ -77,15 +77,31 @@ const COLUMNS: [Column; 10] = [
     column("REQUESTED", |device| device.requested_size, When::Always),
     column("PLUGGED", |device| device.plugged_size, When::Always),
     column("ADDED", |device| device.added_size, When::PluggedUnknown),
-    column("MOVABLE", |device| device.online_movable_size, When::Wide),
-    column("KERNEL", |device| device.online_kernel_size, When::Some),
-    column("OFFLINE", |device| device.offline_size, When::Some),
+    column("MOVABLE", movable_size, When::Wide),
+    column("KERNEL", kernel_size, When::Some),
+    column("OFFLINE", offline_size, When::Some),
     column(
         "NOT-ADDED",
         |device| device.plugged_not_added_size,
         When::Some,
     ),
 ];
+
+/// What is plugged in ZONE_MOVABLE. A driver that does not tell what is plugged has whole memory blocks
+/// shown, as it has in ADDED.
+fn movable_size(device: &Device) -> Option<u64> {
+    device.plugged_movable_size.or(device.online_movable_size)
+}
+
+/// What is plugged in a kernel zone: as [`movable_size`].
+fn kernel_size(device: &Device) -> Option<u64> {
+    device.plugged_kernel_size.or(device.online_kernel_size)
+}
+
+/// What is plugged in memory blocks that are offline: as [`movable_size`].
+fn offline_size(device: &Device) -> Option<u64> {
+    device.plugged_offline_size.or(device.offline_size)
+}
 
 const fn column(title: &'static str, value: fn(&Device) -> Option<u64>, when: When) -> Column {
     Column { title, value, when }
@@ -149,7 +165,12 @@ pub(crate) fn render(devices: &[Device], look: Look) -> String {
             let indent = device.device.len() + 2;
             // Writing to a string does not fail.
             let _ = writeln!(text, "\n{name}: {}", advice.matter);
-            let _ = writeln!(text, "{:indent$}{}", "", advice.remedy);
+            let more = if advice.doctor {
+                "; see `virtio-mem-agent doctor`"
+            } else {
+                ""
+            };
+            let _ = writeln!(text, "{:indent$}{}{more}", "", advice.remedy);
         }
     }
     text

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::size::Size;
 use crate::status::Device;
 use crate::words::Word;
+use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 
 /// The kernel's default policy, from `/`.
@@ -63,6 +64,36 @@ pub(crate) const OFFLINE: Kind = Kind {
     severity: Severity::Error,
     about: "memory that was added is offline: the guest does not use it",
 };
+
+/// Memory that is in the way of a shrink.
+pub(crate) const IN_KERNEL_ZONE: Kind = Kind {
+    id: "plugged-in-kernel-zone",
+    severity: Severity::Warning,
+    about: "a shrink waits, and plugged memory is in a kernel zone, where much cannot be migrated",
+};
+
+/// Looks where the memory is that a shrink waits for. It is the usual cause after memory was taken over
+/// from the kernel's own driver, for which the default policy decides.
+pub(crate) fn kernel_zone(_: &Facts, device: &Device, findings: &mut Findings) -> Result<()> {
+    let in_use = device.reason == Some(Word::Known(Reason::MemoryInUse));
+    let size = device
+        .plugged_kernel_size
+        .filter(|size| *size > 0 && in_use);
+    if let Some(size) = size {
+        findings.add(
+            &IN_KERNEL_ZONE,
+            Some(device.device.as_str()),
+            format!(
+                "{} of what is plugged are in a kernel zone: memory that the kernel itself uses there \
+                 cannot be migrated",
+                Size(size)
+            ),
+            "none while it runs but to end what the kernel uses it for; memory that is plugged from now \
+             on goes to ZONE_MOVABLE with online_type=movable, and all of it does after a reboot",
+        );
+    }
+    Ok(())
+}
 
 /// Looks at the default policy and at udev's rules.
 pub(crate) fn policy(facts: &Facts, findings: &mut Findings) -> Result<()> {
@@ -212,6 +243,30 @@ mod tests {
         tree.write(ZONES, "auto-movable\n");
         assert!(!policy_of(&tree, "online\n").contains(&POLICY_NOT_MOVABLE.id));
         assert!(policy_of(&tree, "online_kernel\n").contains(&POLICY_NOT_MOVABLE.id));
+    }
+
+    #[test]
+    fn memory_in_a_kernel_zone() {
+        let tree = Tree::ours();
+        tree.attribute("plugged_kernel_size", "134217728\n");
+        tree.attribute("state", "settled\n");
+        assert!(!tree.ids().contains(&IN_KERNEL_ZONE.id));
+        tree.attribute("state", "waiting\n");
+        tree.attribute("reason", "host-busy\n");
+        assert!(!tree.ids().contains(&IN_KERNEL_ZONE.id));
+
+        tree.attribute("reason", "memory-in-use\n");
+        let finding = tree.finding(IN_KERNEL_ZONE.id);
+        assert!(
+            finding.message.starts_with("128 MiB"),
+            "{}",
+            finding.message
+        );
+        // Who reads this has asked `doctor` already.
+        let waiting = tree.finding("driver-waiting");
+        assert!(!waiting.remedy.contains("doctor"), "{}", waiting.remedy);
+        tree.attribute("plugged_kernel_size", "0\n");
+        assert!(!tree.ids().contains(&IN_KERNEL_ZONE.id));
     }
 
     #[test]

@@ -238,6 +238,25 @@ virtio0: memory that should go is in use and cannot be migrated (4 attempts, las
 }
 
 #[test]
+fn what_is_plugged_is_shown_wherever_it_is() {
+    let tree = with_everything();
+    tree.attribute(0, "plugged_movable_size", 176 << 20);
+    // Of a memory block of which no more is plugged.
+    tree.attribute(0, "plugged_kernel_size", 16 << 20);
+    shows(
+        &tree,
+        &["status"],
+        "\
+DEVICE   NODE  REGION  REQUESTED  PLUGGED  KERNEL  NOT-ADDED  STATE                   NEXT TRY
+virtio0     0  16 GiB    300 MiB  200 MiB  16 MiB      8 MiB  waiting: memory-in-use  1 s
+
+virtio0: memory that should go is in use and cannot be migrated (4 attempts, last failure: unplug in-use)
+         end or restart what uses it, or wait; see `virtio-mem-agent doctor`
+",
+    );
+}
+
+#[test]
 fn table_of_a_settled_device() {
     let tree = with_attributes();
     tree.stand(0, 256 << 20, 256 << 20, "settled");
