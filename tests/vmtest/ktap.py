@@ -8,6 +8,7 @@ prints becomes a diagnostic line.
 import contextlib
 import io
 import re
+import resource
 import signal
 import sys
 import time
@@ -95,13 +96,19 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
+def processor_seconds() -> float:
+    """What this process and those that it has waited for, QEMU above all, have used so far."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def run_one(file: str, number: int, entry: Test) -> int:
     """Runs a test and prints its result line; returns PASS, FAIL or SKIP."""
     prefix = "" if FLAVOUR == STOCK else f"{FLAVOUR}."
     Guest.log_name = f"{prefix}{file}.{entry.name}"
     output = sys.stdout
     directive = ""
-    start = time.monotonic()
+    start, used = time.monotonic(), processor_seconds()
     with contextlib.redirect_stdout(Diagnostics(output)):
         try:
             with time_limit(entry.limit * SLOWNESS):
@@ -130,7 +137,7 @@ def run_one(file: str, number: int, entry: Test) -> int:
         else:
             for log in logs:
                 log.unlink()
-        print(f"time: {time.monotonic() - start:.1f}")
+        print(f"time: {time.monotonic() - start:.1f}, of processors: {processor_seconds() - used:.1f}")
     verdict = "not ok" if status == FAIL else "ok"
     output.write(f"{verdict} {number} {entry.name}{directive}\n")
     output.flush()

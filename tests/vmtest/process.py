@@ -44,7 +44,8 @@ def lines_of(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     """Starts a command in the repository, as the first of a group of processes."""
     process = subprocess.Popen(
-        command,
+        # Should we be killed, it ends as it does when its time is up.
+        ["setpriv", "--pdeathsig", "TERM", *command],
         cwd=TOP,
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,

@@ -140,6 +140,14 @@ class Machine:
         return [*self.extra, *arguments]
 
 
+def ends_with_us() -> tuple[str, ...]:
+    """What to begin a command with so that whatever ends this process ends that, too. The kernel
+    takes the end of the thread that has started it for that: another thread's goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        return ()
+    return "setpriv", "--pdeathsig", "KILL"
+
+
 class Qemu:
     """A running QEMU."""
 
@@ -163,6 +171,7 @@ class Qemu:
         channel.listen(1)
         cmdline = f"console=ttyS0 {QUIET} panic=-1 {machine.cmdline}".strip()
         command = [
+            *ends_with_us(),
             *(QEMU, "-nodefaults", "-no-user-config", "-nographic"),
             *(() if machine.reboot else ("-no-reboot",)),
             *("-machine", "q35", *accel),
