@@ -14,6 +14,7 @@ use crate::linux::online_page;
 use crate::linux::param;
 use crate::linux::param::Choice;
 use crate::linux::param::Plain;
+use crate::linux::version::version;
 use crate::linux::virtio;
 use kernel::prelude::*;
 use virtio_mem_core::engine::Onlining;
@@ -83,6 +84,7 @@ pub(crate) fn onlining() -> Onlining {
 impl Module {
     /// Does what comes before the first device is bound.
     fn prepare() -> Result<debug_dir::Root> {
+        pr_info!("version {}\n", version());
         online_page::init();
         memory_block::init().inspect_err(|_| {
             pr_err!("this kernel has no devices for its memory blocks\n");

@@ -16,6 +16,14 @@
 
 #include "helpers.h"
 
+/* Shown by modinfo, and in /sys/module/virtio_mem/version. */
+MODULE_VERSION(VMEM_VERSION);
+
+const char *vmem_version(void)
+{
+	return VMEM_VERSION;
+}
+
 /* virtio */
 
 struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,

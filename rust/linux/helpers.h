@@ -51,6 +51,8 @@
 static const int VMEM_ADD_FLAGS =
 	(__force int)(MHP_MERGE_RESOURCE | MHP_NID_IS_MGID);
 
+const char *vmem_version(void);
+
 struct virtqueue *vmem_find_single_vq(struct virtio_device *vdev,
 				      vq_callback_t *callback,
 				      const char *name);

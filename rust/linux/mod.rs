@@ -18,6 +18,7 @@ mod raw;
 mod section;
 pub(crate) mod thread;
 pub(crate) mod trace;
+pub(crate) mod version;
 pub(crate) mod virtio;
 pub(crate) mod virtqueue;
 #[cfg(CONFIG_PROC_VMCORE)]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What others see of the driver is what they know from the C driver."""
 
+import json
 import re
 import subprocess
 import tempfile
@@ -84,6 +85,22 @@ def kernel_log() -> None:
         guest.resize(258 * MIB)
         wanted = f"requested size: {258 * MIB:#x}"
         expect(said(wanted), f"dmesg lacks '{wanted}' after a resize")
+        if guest.driver == "rust":
+            shows_its_version(guest)
+
+
+def shows_its_version(guest: Guest) -> None:
+    """The same everywhere: modinfo, the first line in the log, sysfs, metrics and JSON."""
+    (version,) = modinfo(MODULE, "version")
+    expect(re.fullmatch(r"\d+\.\d+\.\d+(\+g[0-9a-f]{7,40}(-dirty)?)?", version) is not None, version)
+    lines = [line for line in guest.dmesg().splitlines() if "virtio_mem" in line]
+    ours = next(line for line in lines if "taint" not in line and "signature" not in line)
+    expect(ours.endswith(f"virtio_mem: version {version}"), f"the first line is {ours!r}")
+    expect_equal(guest.read("/sys/module/virtio_mem/version").strip(), version, "version in sysfs")
+    agent = "/bin/virtio-mem-agent"
+    status = json.loads(guest.sh(f"{agent} status --json"))
+    expect_equal(status["devices"][0]["driver_version"], version, "version in the status")
+    expect(f'version="{version}"' in guest.sh(f"{agent} metrics"), "metrics lack the version")
 
 
 @test()

@@ -8,8 +8,10 @@
 
 use crate::bus;
 use crate::bus::BusDevice;
+use crate::error::optional;
 use crate::error::Error;
 use crate::error::Result;
+use crate::files;
 use crate::files::Root;
 use crate::iomem;
 use crate::iomem::Range;
@@ -22,6 +24,9 @@ use crate::status::Status;
 use crate::status::VERSION;
 use crate::sysfs;
 use crate::sysfs::Said;
+
+/// The module's version, from `/`.
+const MODULE_VERSION: &str = "sys/module/virtio_mem/version";
 
 /// How often a device is looked at until its files agree with each other.
 const ATTEMPTS: usize = 4;
@@ -131,10 +136,20 @@ fn view(root: &Root, device: &BusDevice) -> Result<View> {
         Said::Nothing => view.take_iomem(root)?,
         said => {
             view.consistent = said == Said::Sound;
+            view.device.driver_version = driver_version(root)?;
             view.take_blocks_of_region(root)?;
         }
     }
     Ok(view)
+}
+
+/// The version of the module that is loaded, which modules built into the kernel do not show.
+fn driver_version(root: &Root) -> Result<Option<String>> {
+    optional(files::read_value(
+        &root.join(MODULE_VERSION),
+        "a version without spaces",
+        files::version,
+    ))
 }
 
 impl View {

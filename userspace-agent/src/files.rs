@@ -158,6 +158,13 @@ pub(crate) fn word(text: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= WORD_LIMIT && text.chars().all(fits)).then(|| text.into())
 }
 
+/// A version: visible characters of ASCII.
+pub(crate) fn version(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_graphic();
+
+    (!text.is_empty() && text.len() <= WORD_LIMIT && text.chars().all(fits)).then(|| text.into())
+}
+
 /// Any number of words, separated by one space.
 pub(crate) fn words(text: &str) -> Option<Vec<String>> {
     if text.is_empty() {

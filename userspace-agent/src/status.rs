@@ -45,6 +45,8 @@ pub(crate) struct Device {
     pub(crate) device: String,
     /// The driver that is bound to it.
     pub(crate) driver: Option<String>,
+    /// The driver's version, if it is this project's.
+    pub(crate) driver_version: Option<String>,
     /// Where the sizes come from.
     pub(crate) source: Source,
     /// The node its memory belongs to.

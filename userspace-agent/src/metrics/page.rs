@@ -223,11 +223,15 @@ impl Metrics {
         // An empty label is to Prometheus what an absent one is.
         self.gauge(
             "virtio_mem_device_info",
-            "The device, its driver and its NUMA node.",
+            "The device, its driver and that one's version, and its NUMA node.",
             &[
                 name,
                 ("driver", device.driver.as_deref().unwrap_or_default()),
                 ("node", &node),
+                (
+                    "version",
+                    device.driver_version.as_deref().unwrap_or_default(),
+                ),
             ],
             1,
         )?;

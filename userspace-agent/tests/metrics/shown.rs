@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 /// A machine with a device that tells everything, and one whose driver tells nothing.
 pub(crate) fn tree() -> Tree {
     let mut tree = Tree::new();
+    tree.write("sys/module/virtio_mem/version", "0.1.0+g0123456789ab\n");
     tree.memory_device(0, 1);
     tree.memory_block(region_start(0), "online", "Movable", 0);
     for (name, value) in [
@@ -67,8 +68,8 @@ fn everything_that_is_known() {
 
     for expected in [
         r#"virtio_mem_agent_info{version="0.1.0"} 1"#,
-        r#"virtio_mem_device_info{device="virtio0",driver="virtio_mem",node="0"} 1"#,
-        r#"virtio_mem_device_info{device="virtio1",driver="virtio_mem",node=""} 1"#,
+        r#"virtio_mem_device_info{device="virtio0",driver="virtio_mem",node="0",version="0.1.0+g0123456789ab"} 1"#,
+        r#"virtio_mem_device_info{device="virtio1",driver="virtio_mem",node="",version=""} 1"#,
         r#"virtio_mem_requested_bytes{device="virtio0"} 314572800"#,
         r#"virtio_mem_plugged_bytes{device="virtio0"} 209715200"#,
         r#"virtio_mem_region_bytes{device="virtio0"} 17179869184"#,
@@ -118,7 +119,7 @@ fn what_is_unknown_is_absent() {
         series(&tree),
         [
             r#"virtio_mem_agent_info{version="0.1.0"} 1"#,
-            r#"virtio_mem_device_info{device="virtio0",driver="",node=""} 1"#,
+            r#"virtio_mem_device_info{device="virtio0",driver="",node="",version=""} 1"#,
             "virtio_mem_scrape_errors 0",
         ]
     );

@@ -57,6 +57,7 @@ fn with_attributes() -> Tree {
 /// The same with all that the driver can say.
 fn with_everything() -> Tree {
     let tree = with_attributes();
+    tree.write("sys/module/virtio_mem/version", "0.1.0+g0123456789ab\n");
     for (name, value) in [
         ("added_size", 192 << 20),
         ("sub_block_size", 4 << 20),
@@ -177,6 +178,7 @@ fn json_of_the_c_driver() {
         json!([{
             "device": "virtio1",
             "driver": "virtio_mem",
+            "driver_version": null,
             "source": "iomem",
             "node": 1,
             "start_address": region_start(1),
@@ -300,6 +302,7 @@ fn basics_and(more: Value) -> Value {
     let mut said = json!({
         "device": "virtio0",
         "driver": "virtio_mem",
+        "driver_version": null,
         "source": "sysfs",
         "node": 0,
         "start_address": region_start(0),
@@ -342,6 +345,7 @@ fn json_of_a_device_with_everything() {
     assert_eq!(
         status["devices"],
         json!([basics_and(json!({
+            "driver_version": "0.1.0+g0123456789ab",
             "usable_region_size": 1 << 30,
             "next_attempt_ms": 1500,
             "attempts": 4,
