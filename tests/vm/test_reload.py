@@ -9,6 +9,7 @@ from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
 from vmtest.ktap import main, test
+from vmtest.paths import FLAVOUR, STOCK
 from vmtest.units import GIB, MIB
 
 DRIVER = "/sys/bus/virtio/drivers/virtio_mem"
@@ -44,7 +45,7 @@ def device_name(guest: Guest) -> str:
 @test(limit=120)
 def ten_times() -> None:
     with Guest(load=False) as guest:
-        for _ in range(10):
+        for _ in range(10 if FLAVOUR == STOCK else 4):
             guest.insmod()
             guest.resize(130 * MIB)
             guest.expect_hotplugged(130 * MIB)
@@ -79,7 +80,7 @@ def in_use() -> None:
             guest.expect_hotplugged(514 * MIB)
             load.check()
         # It is memory like any other: given back and used again.
-        with guest.load(1536) as load:
+        with guest.load(1536 if FLAVOUR == STOCK else 640) as load:
             load.check()
         guest.expect_hotplugged(514 * MIB)
         expect_equal(guest.plugged(), 514 * MIB, "plugged")
