@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmtest.errors import TestFailure, expect, expect_equal
+from vmtest.errors import TestFailure, expect_equal
 from vmtest.faults import FIRST, insmod_injection, refusing
 from vmtest.guest import Guest, only_ours
 from vmtest.iomem import parse_iomem
