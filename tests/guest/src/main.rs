@@ -13,6 +13,7 @@ mod children;
 mod churn;
 mod dice;
 mod faults;
+mod fuse;
 mod init;
 mod kexec;
 mod load;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Some("churn") => churn::main(args),
         Some("faults") => faults::main(args),
         Some("names") => names::main(args),
+        Some("fuse") => fuse::main(args),
         Some("reseed") => random::main(args),
         Some("kexec") => kexec::main(args),
         Some("vmcore") => vmcore::main(args),
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
             eprintln!("{USAGE}\n       {}", kexec::USAGE);
             eprintln!("       {}\n       {}", vmcore::USAGE, churn::USAGE);
             eprintln!("       {}\n       {}", faults::USAGE, names::USAGE);
-            eprintln!("       {}", random::USAGE);
+            eprintln!("       {}\n       {}", random::USAGE, fuse::USAGE);
             eprintln!("{}", load::OPTIONS);
             ExitCode::from(2)
         }
