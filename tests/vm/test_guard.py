@@ -190,11 +190,14 @@ def block_added_by_somebody_else_is_kept() -> None:
         # The next that the driver takes. It may not go online: nothing of it is plugged.
         guest.write(PROBE, f"{last.start + last.size:#x}")
         expect_equal([block.state for block in guest.wait_blocks(3)][-1], "offline", "its state")
+        state = f"{SYSFS}/memory{last.number + 1}/state"
+        expect(guest.try_write(state, "online") != 0, "it goes online")
+        expect("memory block onlining denied" in guest.dmesg(), "the log does not say so")
         guest.resize(384 * MIB)
         guest.wait_shown("last_error", "add mismatch")
         guest.wait_shown("state", "settled")
         expect_equal(guest.not_sent(), 0, "requests that were kept back")
-        guest.write(f"{SYSFS}/memory{last.number + 1}/state", "online_movable")
+        guest.write(state, "online_movable")
         guest.expect_hotplugged(384 * MIB)
         guest.resize(0)
         guest.expect_hotplugged(0)
