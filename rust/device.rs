@@ -11,6 +11,9 @@
 //! Who binds, unbinds, suspends or resets the virtio device holds the lock of that, and waits for the
 //! worker under it: it comes before all others, and the worker never takes it.
 //!
+//! A thread that was left (`linux/thread.rs`) takes these as before, but for the virtio device's, which it
+//! never took, and the queue's, which is retired.
+//!
 //! The worker's lock on its queue comes before the engine's. The report's locks (`report.rs`) are
 //! leaves: taken under the locks of the queue or of an open file, but never together, nor together
 //! with the engine's.

@@ -63,7 +63,7 @@ impl Calls {
         result
     }
 
-    /// Whether nobody waits for the thread any more.
+    /// Whether the thread was left.
     pub(crate) fn is_left(&self) -> bool {
         self.0.load(Acquire) == LEFT
     }

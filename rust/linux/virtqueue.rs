@@ -34,8 +34,8 @@ const BUFFERS: usize = 4;
 const UNANSWERED: u8 = 0xff;
 
 /// The queue, with its buffers. It belongs into the driver's data of the device, so that it is
-/// dropped while the device still exists, and no earlier than the queue is deleted; where somebody else
-/// may keep it, it has to be retired before the driver is unbound.
+/// dropped while the device still exists, and no earlier than the queue is deleted. Where a thread may
+/// keep it for longer, it has to be retired before the driver is unbound.
 ///
 /// # Invariants
 ///

@@ -201,7 +201,7 @@ impl Worker {
         if pages.are_fake_offline() {
             return Outcome::Done;
         }
-        // Later, what nobody has marked may be a balloon's.
+        // Later, pages without a mark may be a balloon's.
         let taking_over = self.device.with_engine(|engine| engine.is_taking_over());
         if taking_over && pages.are_left_offline() {
             // By an earlier driver.

@@ -79,7 +79,7 @@ def file_system(mib: int) -> Iterator[str]:
         try:
             yield path
         finally:
-            # QEMU has ended, and nobody else has a file there.
+            # QEMU, which had the only file there, has ended.
             subprocess.run(["umount", path], check=True)
 
 

@@ -111,7 +111,7 @@ def eject_beside_a_step(guest: Guest, device: MemDevice, other: MemDevice, size:
     guest.wait_until(
         lambda: guest.run("ls", attributes).rc != 0, 20, "the driver is not told to go", poll=0.02
     )
-    # From here on somebody has the lock. The other device's driver wants it, too, and waits.
+    # From here on the ejection has the lock. The other device's driver wants it, too, and waits.
     guest.request(size, other.name)
     guest.wait_until(lambda: len(guest.memory_devices()) == 1, 15, "the device does not go")
     guest.wait_plugged(size, other.name)
@@ -160,7 +160,7 @@ def ejected_with_blocks_left() -> None:
         for name in (device.name, other.name):
             guest.resize(0, name)
         guest.wait_blocks(0)
-        # Nobody is left in the module.
+        # No thread is left in the module.
         guest.rmmod()
 
 

@@ -188,14 +188,23 @@ class Guest(Reboots):
                     if qemu is None:
                         return False
                     self._attach(qemu)
-                    self._wait_up()
-                    self.channel.close()
+                    try:
+                        self._wait_up()
+                    finally:
+                        self.channel.close()
             self._attach(saved.start(self.console))
-            self._wait_up()
-        except (BootFailure, Refused) as failure:
+        except (TestFailure, Refused) as failure:
             print(f"{failure}; booting it instead")
             return False
-        self.sh(f"vmem-guest reseed {secrets.token_hex(32)}")
+        try:
+            self._wait_up()
+            self.sh(f"vmem-guest reseed {secrets.token_hex(32)}")
+        except BaseException as failure:
+            self.close()
+            if not isinstance(failure, TestFailure):
+                raise
+            print(f"{failure}; booting it instead")
+            return False
         return True
 
     def _attach(self, qemu: Qemu) -> None:

@@ -65,8 +65,8 @@ class Saved:
         return self.directory / "console.log"
 
     def is_due(self, guest: str) -> bool:
-        """Whether `guest` is to be started from here: not if nobody has had such a machine
-        before, or it is one of those that are booted all the same."""
+        """Whether `guest` is to be started from here: not if it is the first with such a
+        machine, or one of those that are booted all the same."""
         if SEED is None or shutil.disk_usage(WORK).free < ROOM:
             return False
         if int(hashlib.sha256(f"{SEED} {guest}".encode()).hexdigest(), 16) % BOOT_ONE_IN == 0:
