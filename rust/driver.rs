@@ -16,6 +16,7 @@ use crate::linux::memory_notifier;
 use crate::linux::online_page;
 use crate::linux::pm_notifier::suspending_to_ram;
 use crate::linux::pm_notifier::NoHibernation;
+use crate::linux::thread;
 use crate::linux::thread::Thread;
 use crate::linux::virtio;
 use crate::linux::virtqueue::RequestQueue;
@@ -58,6 +59,9 @@ const END_MS: u64 = 5_000;
 /// How long binding waits for what unbinding has left to itself, in milliseconds.
 const EARLIER_PATIENCE_MS: i64 = 20_000;
 const EARLIER_POLL_MS: i64 = 50;
+
+/// How long it waits for the rest, which takes moments, in milliseconds.
+const RELEASE_MS: i64 = 1_000;
 
 /// How long binding waits for memory blocks that move, in milliseconds.
 const ADOPT_PATIENCE_MS: i64 = 20_000;
@@ -415,19 +419,26 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
 
 /// Waits until what an earlier life of the driver has left to itself is over. `EBUSY`: it is not, for now.
 /// May sleep.
+///
+/// As long as there is a filter for the region, its thread may be in a call. When there is none any more,
+/// the thread is about to let go of the region, unless it is that of another device.
 fn wait_for_earlier(dev: &device::Device<device::Core<'_>>, range: &Range<u64>) -> Result {
     let begun = Instant::<Monotonic>::now();
-    while online_page::is_filtered(range) {
-        if begun.elapsed().as_millis() >= EARLIER_PATIENCE_MS {
-            dev_err!(
-                dev,
-                "adding or removing memory still waits for others since the driver was unbound\n"
-            );
-            return Err(EBUSY);
+    loop {
+        let waited_ms = begun.elapsed().as_millis();
+        if online_page::is_filtered(range) {
+            if waited_ms >= EARLIER_PATIENCE_MS {
+                dev_err!(
+                    dev,
+                    "adding or removing memory still waits for others since the driver was unbound\n"
+                );
+                return Err(EBUSY);
+            }
+        } else if !thread::any_left() || waited_ms >= RELEASE_MS {
+            return Ok(());
         }
         fsleep(Delta::from_millis(EARLIER_POLL_MS));
     }
-    Ok(())
 }
 
 /// In a crash kernel: sees to it that only plugged memory is read.

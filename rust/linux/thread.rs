@@ -73,6 +73,14 @@ impl Calls {
     }
 }
 
+/// How many threads have been left and have not ended.
+static COUNT: Atomic<i32> = Atomic::new(0);
+
+/// Whether there is a thread that was left and has not let go of everything.
+pub(crate) fn any_left() -> bool {
+    COUNT.load(Acquire) != 0
+}
+
 /// What is rung when the thread's function has returned.
 const RETURNED: u32 = 1 << 0;
 
@@ -152,6 +160,7 @@ impl<T: Run, R: Send + Unpin + 'static> Thread<T, R> {
         let rest = shared.rest.lock().take();
         drop(rest);
         drop(shared);
+        COUNT.fetch_add(-1, Full);
         // SAFETY: Who has left the thread has taken a reference on the module for it. Nothing of ours is
         // left on this stack, and it does not return.
         unsafe { raw::vmem_module_put_and_exit() }
@@ -172,6 +181,7 @@ impl<T: Run, R: Send + Unpin + 'static> Thread<T, R> {
             // The thread does not look before this is given up.
             let mut slot = self.shared.rest.lock();
             if self.shared.runner.calls().leave() {
+                COUNT.fetch_add(1, Full);
                 *slot = Some(rest);
                 drop(slot);
                 self.over = true;
