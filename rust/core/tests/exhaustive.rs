@@ -248,7 +248,11 @@ fn events(world: &World) -> Vec<Event> {
     }
     events.extend([Event::Reload, Event::Retry, Event::Mind(0)]);
     // Of one memory block, as the others are like it.
-    events.extend([Event::Sneak(0), Event::Hide(0, !world.hidden[0])]);
+    events.extend([
+        Event::Sneak(0),
+        Event::Hide(0, !world.hidden[0]),
+        Event::Forget(0),
+    ]);
     events.push(Event::UnplugOnline(!world.unplug_online));
     events.extend(world.step.iter().flat_map(faults_of));
     events

@@ -119,6 +119,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..(BLOCKS * BLOCK / SUB) as usize).prop_map(Event::Mind),
         1 => (0..BLOCKS as usize, any::<bool>()).prop_map(|(b, on)| Event::Hide(b, on)),
         1 => (0..BLOCKS as usize).prop_map(Event::Sneak),
+        1 => (0..BLOCKS as usize).prop_map(Event::Forget),
         2 => prop::array::uniform11(fault()).prop_map(|f| Event::Faults(Faults {
             busy: f[0], nack: f[1], error: f[2], lie: f[3], add_no_memory: f[4],
             add_refused: f[5], online_refused: f[6], remove_busy: f[7], mute: f[8],

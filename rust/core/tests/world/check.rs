@@ -19,7 +19,8 @@ impl World {
         let map = self.engine.map();
         let wanted = self.geometry.subs_in(self.engine.config().requested_size);
         let (excess, going) = (map.plugged().saturating_sub(wanted), map.loose() + subs);
-        if subs > 0 && going > excess && !self.confused && !self.doubtful() {
+        let misled = self.confused || self.meddled || self.doubtful();
+        if subs > 0 && going > excess && !misled {
             self.violate(format!("takes {going} sub-blocks from Linux for {excess}"));
         }
     }

@@ -50,6 +50,8 @@ pub(crate) enum Event {
     Hide(usize, bool),
     /// A memory block is added or removed, and the driver is not told.
     Sneak(usize),
+    /// The driver's map is wrong: it does not know of a memory block that Linux has.
+    Forget(usize),
     /// The parameter `unplug_online`.
     UnplugOnline(bool),
 }
@@ -65,6 +67,7 @@ impl Event {
                 | Self::Config(_)
                 | Self::Hide(..)
                 | Self::Sneak(_)
+                | Self::Forget(_)
         )
     }
 }
@@ -129,6 +132,7 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
         Event::Retry => world.retry(),
         Event::Hide(block, hidden) => world.hide(block, hidden),
         Event::Sneak(block) => world.sneak(block),
+        Event::Forget(block) => world.forget(block),
         Event::UnplugOnline(on) => world.unplug_online = on,
         Event::Run(steps) => {
             for _ in 0..steps {
@@ -310,6 +314,7 @@ impl Bytes<'_> {
             })),
             21 => Event::Hide(block(self), self.byte() % 2 == 0),
             22 => Event::Sneak(block(self)),
+            23 => Event::Forget(block(self)),
             24 => Event::Going(Move::Online(block(self), self.byte() % 2 == 0)),
             25 => Event::Going(Move::Offline(block(self))),
             26 | 27 => Event::Gone(self.byte() % 4 != 0),

@@ -9,6 +9,7 @@ use super::World;
 use super::BLOCK;
 use super::SUB;
 use std::ops::Range;
+use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::InLinux;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
@@ -32,6 +33,19 @@ impl World {
             Block::Offline => Block::Absent,
             Block::Movable | Block::Kernel => return,
         };
+        self.meddled = true;
+    }
+
+    /// The map loses a memory block that is not being worked on.
+    pub(crate) fn forget(&mut self, block: usize) {
+        let number = block as u32;
+        let map = self.engine.map();
+        let flags = map.flags(self.geometry.block_of_memory_block(number));
+        if map.is_moving(number) || flags.intersects(Flags::HELD | Flags::TRANSIT) {
+            return;
+        }
+        self.engine.forget(number);
+        self.retry();
         self.meddled = true;
     }
 
