@@ -423,7 +423,7 @@ impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
 
 /// A handle to a device that other threads than the probing one may keep.
 ///
-/// It must not outlive the driver's data of the device: see [`Handle::new`].
+/// It must not be used once the driver is unbound: see [`Handle::new`].
 #[derive(Clone, Copy)]
 pub(crate) struct Handle(*mut raw::virtio_device);
 

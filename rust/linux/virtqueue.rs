@@ -80,7 +80,8 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
                 dev.renegotiate()?;
                 Self::find::<ANSWERED>(dev, name)
             })?,
-            // SAFETY: The queue goes away with the driver's data, see the type's documentation.
+            // SAFETY: The queue goes away with the driver's data, or gives the handle up before that
+            // (`retire`), see the type's documentation.
             handle: Some(unsafe { Handle::new(dev) }),
             buffers,
             requests: 0,
