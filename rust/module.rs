@@ -10,6 +10,8 @@ use crate::linux::debug_dir;
 use crate::linux::memory_block;
 #[cfg(vmem_test_hooks)]
 use crate::linux::memory_block::HIDDEN;
+#[cfg(vmem_test_hooks)]
+use crate::linux::memory_notifier::SLOW;
 use crate::linux::online_page;
 use crate::linux::param;
 use crate::linux::param::Choice;
@@ -61,6 +63,17 @@ param::module_parameter!(
     param::ULONG_OPS,
     0o644,
     "For tests: the number of a memory block that is not found"
+);
+
+// In a build for tests: as if much had to be moved out of each memory block.
+#[cfg(vmem_test_hooks)]
+param::module_parameter!(
+    SLOW,
+    "test_slow_offline",
+    "ulong",
+    param::ULONG_OPS,
+    0o644,
+    "For tests: how many ms longer it takes to take a memory block offline"
 );
 
 static ONLINE_TYPE: Choice = Choice::new(&[c"movable", c"policy"]);

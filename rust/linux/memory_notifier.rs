@@ -34,6 +34,21 @@ pub(crate) fn warn_denied(dev: &device::Device) {
     unsafe { raw::vmem_warn_denied(core::ptr::from_ref(dev).cast_mut().cast()) };
 }
 
+/// In a build for tests: for how many ms it takes a memory block longer to go offline, for each device.
+#[cfg(vmem_test_hooks)]
+pub(crate) static SLOW: super::param::Plain<c_ulong> = super::param::Plain::new(0);
+
+#[cfg(vmem_test_hooks)]
+fn delay(event: Event) {
+    if event == Event::GoingOffline {
+        let ms = i64::try_from(SLOW.get()).unwrap_or(0);
+        kernel::time::delay::fsleep(kernel::time::Delta::from_millis(ms));
+    }
+}
+
+#[cfg(not(vmem_test_hooks))]
+fn delay(_: Event) {}
+
 /// Who wants to be told.
 pub(crate) trait Listener: Send + Sync + 'static {
     /// `event` happens to `size` bytes from `start`. The caller holds the device hotplug lock, the
@@ -98,6 +113,7 @@ impl<T: Listener> Registration<T> {
         let page = kernel::page::PAGE_SIZE as u64;
         let start = (range.start_pfn as u64).saturating_mul(page);
         let size = (range.nr_pages as u64).saturating_mul(page);
+        delay(event);
         match this.listener.notify(event, start, size) {
             Ok(()) => raw::NOTIFY_OK as c_int,
             // notifier_from_errno()

@@ -81,6 +81,93 @@ def device_with_memory_stays() -> None:
         guest.expect_hotplugged(0)
 
 
+SLOWLY = "/sys/module/virtio_mem/parameters/test_slow_offline"
+
+
+def with_empty_blocks(guest: Guest, device: MemDevice, count: int) -> None:
+    """Leaves blocks of the device empty: nothing in them is plugged, but they may not go. From
+    then on they may, each of them in half a second."""
+    guest.resize(count * 128 * MIB, device.name)
+    guest.expect_hotplugged(count * 128 * MIB)
+    with refusing(guest, "MEM_GOING_OFFLINE", EBUSY):
+        guest.resize(0, device.name)
+        expect_equal(len(guest.blocks(device.name)), count, "blocks that are left")
+        guest.write(SLOWLY, "500")
+
+
+def pci_device(guest: Guest, attributes: str) -> str:
+    """The PCI device whose driver has these attributes in sysfs."""
+    return guest.sh(f"readlink -f {attributes}/../..").strip()
+
+
+def attributes_of(guest: Guest, device: MemDevice) -> str:
+    """Where the driver's attributes of a device are, as long as that is there."""
+    script = f"grep -lx {device.address} $(ls {DRIVER}/virtio*/virtio_mem/start_address)"
+    return guest.sh(f"dirname $(readlink -f $({script}))").strip()
+
+
+@test(limit=150)
+def ejected_as_soon_as_it_is_empty() -> None:
+    """The driver is about to remove memory blocks, for which it needs the lock that the ejection has."""
+    only_ours("it waits for that lock for ever")
+    device = MemDevice(size=4 * GIB, address=5 * GIB, bus="rp0")
+    with Guest(device, load=False, extra=SLOT) as guest:
+        insmod_injection(guest, FIRST)
+        guest.insmod(driver="hooks")
+        with_empty_blocks(guest, device, 8)
+        attributes = attributes_of(guest, device)
+        guest.write(f"{attributes}/retry", "1")
+        guest.wait_until(lambda: len(guest.blocks(device.name)) < 8, 20, "no block goes", poll=0.02)
+        eject(guest, device, 15)
+        guest.write(SLOWLY, "0")
+        # The blocks that are left in Linux are the driver's again.
+        insert(guest, device, bound=1)
+        guest.resize(514 * MIB)
+        guest.expect_hotplugged(514 * MIB)
+        guest.resize(0)
+        guest.wait_blocks(0)
+        guest.rmmod()
+
+
+@test(limit=150)
+def removed_beside_an_ejection() -> None:
+    """Who removes a device has the lock of the PCI bus, for which the ejection of another device
+    waits that has the lock for memory. The driver may wait for neither."""
+    only_ours("it waits for that lock for ever")
+    device = MemDevice(size=4 * GIB, address=5 * GIB, bus="rp0")
+    other = MemDevice("vm1", size=4 * GIB, address=16 * GIB, bus="rp1")
+    with Guest(device, other, load=False, extra=(*SLOT, *OTHER_SLOT)) as guest:
+        insmod_injection(guest, FIRST)
+        guest.insmod(driver="hooks")
+        with_empty_blocks(guest, device, 8)
+        attributes = attributes_of(guest, device)
+        pci = pci_device(guest, attributes)
+        guest.write(f"{attributes}/retry", "1")
+        guest.wait_until(lambda: len(guest.blocks(device.name)) < 8, 20, "no block goes", poll=0.02)
+        # The driver has the lock for memory for most of the time; now the ejection waits for it,
+        guest.qemu.qmp("device_del", id=other.name)
+        guest.wait_until(lambda: ejecting(guest), 20, "the ejection does not begin", poll=0.02)
+        # and gets it from the driver when the PCI bus is locked already.
+        guest.sh(f"echo 1 >{pci}/remove", timeout=30)
+        guest.wait_until(lambda: len(guest.memory_devices()) == 1, 15, "the other one does not go")
+        guest.write(SLOWLY, "0")
+        guest.sh("echo 1 >/sys/bus/pci/rescan")
+        guest.wait_until(
+            lambda: guest.run("sh", "-c", f"ls -d {DRIVER}/virtio*").rc == 0, 40, "it is not found again"
+        )
+        guest.resize(514 * MIB)
+        guest.expect_hotplugged(514 * MIB)
+        guest.resize(0)
+        guest.wait_blocks(0)
+        guest.rmmod()
+
+
+def ejecting(guest: Guest) -> bool:
+    """Whether the kernel has begun to eject something, and waits for a lock."""
+    stacks = guest.sh("cat /proc/[0-9]*/stack 2>/dev/null; true")
+    return "acpi_device_hotplug" in stacks
+
+
 def eject(guest: Guest, device: MemDevice, limit: float) -> None:
     guest.qemu.qmp("device_del", id=device.name)
     seconds = guest.wait_until(
