@@ -8,8 +8,9 @@ The rest of such a block must never become memory: MemTotal tells.
 import re
 import time
 
-from vmtest.errors import expect_equal
-from vmtest.guest import Guest
+from vmtest.errors import TestSkip, expect_equal
+from vmtest.guest import Guest, only_ours
+from vmtest.kernel import Kernel
 from vmtest.ktap import main, test
 from vmtest.memory import MemoryBlock
 from vmtest.units import MIB
@@ -53,6 +54,31 @@ def offline_and_online() -> None:
             load.check()
         guest.resize(0)
         guest.expect_hotplugged(0)
+
+
+def accounted(guest: Guest) -> int:
+    """What the driver has allocated to take sub-blocks, in bytes, as the kernel accounts for it."""
+    lines = guest.read("/proc/allocinfo").splitlines()
+    ours = [line.split() for line in lines if "func:vmem_alloc_contig_range" in line]
+    expect_equal(len(ours), 1, "places where the driver takes sub-blocks")
+    return int(ours[0][0])
+
+
+@test()
+def what_is_taken_is_accounted_for() -> None:
+    if not Kernel.under_test().has("CONFIG_MEM_ALLOC_PROFILING"):
+        raise TestSkip("this kernel does not profile allocations")
+    only_ours("it accounts for its own")
+    with Guest(cmdline="sysctl.vm.mem_profiling=1") as guest:
+        guest.resize(256 * MIB)
+        guest.expect_hotplugged(256 * MIB)
+        expect_equal(accounted(guest), 0, "accounted for before anything is taken")
+        guest.resize(194 * MIB)
+        guest.expect_hotplugged(194 * MIB)
+        expect_equal(accounted(guest), 62 * MIB, "accounted for while it is taken")
+        guest.resize(256 * MIB)
+        guest.expect_hotplugged(256 * MIB)
+        expect_equal(accounted(guest), 0, "accounted for after it was given back")
 
 
 @test()
