@@ -7,13 +7,13 @@
 .DEFAULT_GOAL := $(if $(KDIR),module,all)
 # Each of these is one command with jobs of its own.
 .NOTPARALLEL:
-.PHONY: all help module demo check bench fuzz soak modules testdevice kernel agent install lint update clean distclean
+.PHONY: all help module demo check checked bench fuzz soak modules testdevice kernel agent install lint update clean distclean
 
 FLAVOUR ?= stock
 # `make check` runs the tests that tests/debug-tests lists on that kernel, too, unless
 # it is told which TESTS to run.
 ALSO ?= $(if $(TESTS),,$(filter-out $(FLAVOUR),debug))
-# How many test files `make check` runs at once.
+# How many tests `make check` runs at once.
 JOBS ?= 2
 export FLAVOUR
 prefix ?= /usr/local
@@ -24,7 +24,7 @@ all: modules agent ## what `make` alone makes: module for the stock kernel, and 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo '  FLAVOUR=stock     for which kernel: stock, debug, kcsan'
-	@echo '  JOBS=2            how many test files run at once'
+	@echo '  JOBS=2            how many tests run at once'
 	@echo '  ALSO=debug        on which kernel some of the tests run as well (ALSO= for none)'
 	@echo '  KERNEL=RELEASE    that stock kernel of the archive instead of the newest'
 	@echo '  MIRROR=URL        Debian mirror, if not that of this machine'
@@ -40,10 +40,11 @@ module: ## with KDIR=TREE [MO=DIR]: the module for any prepared Rust-enabled ker
 demo: modules kernel agent ## boots a stock Debian kernel, grows and shrinks it, shows the agent
 	@tests/enter env PYTHONPATH=tests python3 tests/demo.py
 
-check: modules testdevice kernel agent ## all checks and tests; TESTS='PATTERN ...' for some
-	@$(foreach also,$(ALSO),scripts/build.sh modules $(also) && scripts/build.sh test-device $(also) &&) \
-		FLAVOURS='$(FLAVOUR) $(ALSO)' \
-		tests/run --checks tests/checks --jobs $(JOBS) $(addprefix --also ,$(ALSO)) $(TESTS)
+check: ## all checks and tests; TESTS='PATTERN ...' for some
+	+@BEGUN=$$(date +%s) scripts/alone.sh $(MAKE) --no-print-directory checked
+
+checked: modules testdevice kernel agent
+	@tests/run --checks tests/checks --jobs $(JOBS) $(addprefix --also ,$(ALSO)) $(TESTS)
 	@scripts/compiled.sh save
 
 soak: modules kernel agent ## everything at once, at random, every page checked; MINUTES=30 SEED=N

@@ -38,9 +38,9 @@ kbuild() {
 
 # Kbuild leaves warnings to the reader; there is none here.
 kbuild_strict() {
-	kbuild "$@" 2>&1 | tee "$OUT/logs/strict.log"
+	kbuild "$@" 2>&1 | tee "$OUT/logs/strict-$TARGET.log"
 	# objtool's word for a function that runs on into the next: one that may panic.
-	! grep -E '^(warning|error)|objtool:' "$OUT/logs/strict.log"
+	! grep -E '^(warning|error)|objtool:' "$OUT/logs/strict-$TARGET.log"
 }
 
 agent() {
@@ -65,8 +65,8 @@ rustdoc_module() {
 			-e 's/ rustc / rustdoc --document-private-items -Drustdoc::all -Arustdoc::private_intra_doc_links /')
 	"$TOP/scripts/enter" env VIRTIO_MEM_OBJ="$dir" RUSTC_BOOTSTRAP=1 bash -c \
 		"cd '$dir' && $command --crate-name virtio_mem --out-dir '$OUT/doc-module'" \
-		2>&1 | tee "$OUT/logs/strict.log"
-	! grep -E '^(warning|error)' "$OUT/logs/strict.log"
+		2>&1 | tee "$OUT/logs/strict-$TARGET.log"
+	! grep -E '^(warning|error)' "$OUT/logs/strict-$TARGET.log"
 }
 
 case $TARGET in

@@ -12,7 +12,8 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 # step LOG TITLE COMMAND...: runs COMMAND with its output in the file LOG and
-# says how long it took; when it fails, shows the end of LOG and where it is.
+# says how long it took, also in out/logs/steps (the time, the seconds, TITLE); when it
+# fails, shows the end of LOG and where it is.
 # COMMAND may be a function: it ends with the first command in it that fails
 # (which it would not as a condition, where bash ignores `set -e`).
 step() {
@@ -26,6 +27,8 @@ step() {
 	set -e
 	if [ $status = 0 ]; then
 		printf '%4d s\n' $((SECONDS - start)) >&2
+		mkdir -p "$TOP/out/logs"
+		printf '%s %d %s\n' "$(date +%s)" $((SECONDS - start)) "$title" >>"$TOP/out/logs/steps"
 	else
 		printf 'failed after %d s\n' $((SECONDS - start)) >&2
 		tail -n 25 "$log" >&2

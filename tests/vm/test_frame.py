@@ -5,17 +5,22 @@
 import json
 import re
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 from vmtest.errors import MachineFailure, TestFailure, TestSkip, TooLate, expect, expect_equal
 from vmtest.guest import FAILED_EMULATOR, Guest
+from vmtest.history import History
 from vmtest.iomem import Resource, parse_iomem
+from vmtest.jobs import GuestTest, Run
 from vmtest.ktap import ONLY_LATE, Test, main, test
 from vmtest.leaks import look_for_leaks
 from vmtest.memory import MemoryBlock, parse_blocks
 from vmtest.paths import FLAVOUR
-from vmtest.runner import Counts, results_in, run_all
+from vmtest.results import Counts, results_in
+from vmtest.runner import run_them
+from vmtest.schedule import Job, Load, run_all
 from vmtest.splat import (
     STATE_STORE,
     lost_an_interrupt,
@@ -115,15 +120,20 @@ NEXT_KERNEL = "[    0.0] Linux version 7.2\n"
 # A test file of two that fail when both are run: one is only late, the other is wrong.
 TWO_TESTS = f"""\
 #!/bin/sh
-if [ $# = 1 ]; then
-	[ "$1" = '^two/slow$' ] && echo 'ok 1 slow'
-	exit
-fi
-echo '# TooLate: no answer'
-echo '# {ONLY_LATE}'
-echo 'not ok 1 slow'
-echo '# TestFailure: a wrong answer'
-echo 'not ok 2 wrong'
+case $1 in
+'^two/slow$')
+	if [ -e "$0.tried" ]; then
+		echo 'ok 1 slow'
+	else
+		: >"$0.tried"
+		echo '# TooLate: no answer'
+		echo '# {ONLY_LATE}'
+		echo 'not ok 1 slow'
+	fi ;;
+'^two/wrong$')
+	echo '# TestFailure: a wrong answer'
+	echo 'not ok 1 wrong' ;;
+esac
 """
 
 
@@ -225,16 +235,110 @@ def counts() -> None:
 
 @test()
 def late_ones_are_tried_again() -> None:
+    for jobs, passed, failed in (1, 0, 2), (2, 1, 1):
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "two"
+            file.write_text(TWO_TESTS)
+            file.chmod(0o755)
+            names = "slow", "wrong"
+            tests = [GuestTest(FLAVOUR, file, Test(name, lambda: None, 10)) for name in names]
+            history = Path(directory) / "history"
+            run = Run(History(history))
+            run_them(run, [], tests, jobs)
+            expect_equal(run.counts, Counts(passed, failed), f"results with {jobs} at once")
+            run.history.save()
+            later = History(history)
+            known = [later.expected(test.key) is not None for test in tests]
+            # One that has failed says nothing of how long it takes.
+            expect_equal(known, [bool(passed), False], "tests whose time is known")
+
+
+@test()
+def a_test_without_a_result_has_failed() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "two"
-        file.write_text(TWO_TESTS)
-        file.chmod(0o755)
-        tests = [Test(name, lambda: None, 10) for name in ("slow", "wrong")]
-        for jobs, passed, failed in (1, 0, 2), (2, 1, 1):
-            total = Counts()
-            for result in run_all(jobs, Counts, [(FLAVOUR, file, tests)]):
-                total.add(result)
-            expect_equal(total, Counts(passed, failed), f"results with {jobs} at once")
+        file = Path(directory) / "silent"
+        for script in "exit 0", "echo 'ok 1 another'", "kill -9 $$":
+            file.write_text(f"#!/bin/sh\n{script}\n")
+            file.chmod(0o755)
+            run = Run(History(Path(directory) / "history"))
+            run_them(run, [], [GuestTest(FLAVOUR, file, Test("one", lambda: None, 10))], 2)
+            expect_equal(run.counts, Counts(failed=1), f"results of '{script}'")
+
+
+class FakeLoad(Load):
+    """A machine that always has room for more, or never."""
+
+    def __init__(self, idle: bool) -> None:
+        super().__init__()
+        self.idle = idle
+
+    def allows_more(self) -> bool:
+        return self.idle
+
+
+@test()
+def more_at_once_while_they_wait() -> None:
+    for at_once, idle, most in (1, True, 1), (2, False, 2), (2, True, 4):
+        now, seen = threading.Semaphore(0), [0]
+        lock = threading.Lock()
+        running = 0
+
+        def job() -> None:
+            nonlocal running
+            with lock:
+                running += 1
+                seen.append(running)
+                if running == most:
+                    now.release(8)
+            # Until as many run as ever will: then all of them end.
+            now.acquire(timeout=10)
+            time.sleep(0.2)
+            with lock:
+                running -= 1
+
+        run_all([Job(job, 20)] * 8, at_once, FakeLoad(idle))
+        expect_equal((len(seen) - 1, max(seen)), (8, most), "jobs run, and run at once")
+
+
+@test()
+def jobs_wait_for_what_they_need() -> None:
+    done: list[str] = []
+
+    def needs_what_is_built() -> None:
+        expect("built" in done, "run before what it needs was built")
+        done.append("second")
+
+    run_all(
+        [
+            Job(lambda: done.append("first"), 30),
+            Job(needs_what_is_built, 20, ready=lambda: "built" in done),
+            Job(lambda: done.append("built"), 10, patient=True),
+            # What it needs never comes: the others are run all the same.
+            Job(lambda: done.append("never"), 40, ready=lambda: False),
+        ],
+        2,
+    )
+    expect_equal(sorted(done), ["built", "first", "second"], "jobs done")
+
+
+@test()
+def slow_ones_are_named() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "history"
+        for seconds in 10, 12, 11:
+            history = History(file)
+            history.took("a", seconds)
+            history.took("b", 1)
+            history.save()
+        history = History(file)
+        history.was_late("a")
+        history.took("a", 30)
+        history.took("b", 4)
+        expect_equal([line.split()[0] for line in history.slower()], ["a"], "slower ones")
+        expect_equal(history.late(), ["a, and 0 times in 3 before"], "late ones")
+        expect_equal(history.slowest(1)[0].split(), "a 30.0 s (11.0 s before)".split(), "slowest")
+        history.save()
+        expect_equal(History(file).late(), [], "late ones of a run that has just begun")
 
 
 @test()

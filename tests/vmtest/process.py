@@ -41,8 +41,18 @@ def lines_of(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
         kill(process)
 
 
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+# Runs a command with what others leave of the processors' time. Where the kernel shares that
+# among sessions first, being nice alone is being nice to oneself (sched(7), autogroup).
+PATIENTLY = """
+{ echo 19 >/proc/self/autogroup; } 2>/dev/null
+exec nice -n 19 "$@"
+"""
+
+
+def start(command: list[str], patient: bool = False, **environment: str) -> subprocess.Popen[str]:
     """Starts a command in the repository, as the first of a group of processes."""
+    if patient:
+        command = ["sh", "-c", PATIENTLY, "patiently", *command]
     process = subprocess.Popen(
         # Should we be killed, it ends as it does when its time is up.
         ["setpriv", "--pdeathsig", "TERM", *command],

@@ -20,30 +20,25 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .accel import describe_accelerator
+from .history import History
 from .initramfs import initramfs
-from .kernel import Kernel, slowness
-from .ktap import ONLY_LATE, SKIP, Test, end_on_sigterm, tests_of, wanted
+from .jobs import Check, GuestTest, Run, build_for
+from .kernel import Kernel
+from .ktap import Test, end_on_sigterm, tests_of, wanted
 from .paths import FLAVOUR, LOGS, TOP
-from .process import kill_all, lines_of, start
-from .results import FAILED, LATE, RESULT, Counts, failure, failures, late, results_in, show, tail
+from .process import kill_all
+from .results import failures, late
+from .schedule import Job, run_all
+from .steps import steps
 
 TESTS = TOP / "tests" / "vm"
 
-# Beyond the limits of its tests, for a test file to start and end.
-MARGIN = 60.0
-
-CHECK_LIMIT = 1200.0
-
-
-# Tests in guests
-
-# The tests of a file to be run on a kernel.
-Chosen = tuple[str, Path, list[Test]]
+# How many of the slowest tests are named at the end.
+SLOWEST = 10
 
 
 def load_tests(file: Path) -> list[Test]:
@@ -55,100 +50,26 @@ def load_tests(file: Path) -> list[Test]:
     return tests_of(module)
 
 
-def display_name(flavour: str, file: Path) -> str:
-    """What a file's tests are called on a kernel."""
-    return file.stem if flavour == FLAVOUR else f"{flavour}:{file.stem}"
-
-
-def choose(flavour: str, patterns: list[str]) -> list[Chosen]:
-    """The files with those of their tests that match and are to run on a kernel."""
+def choose(flavour: str, patterns: list[str]) -> list[GuestTest]:
+    """The tests that match and are to run on a kernel."""
     files = {file: load_tests(file) for file in sorted(TESTS.glob("test_*.py"))}
+    tests = [GuestTest(flavour, file, test) for file in files for test in files[file]]
     listed = [".*"]
     if flavour != FLAVOUR:
         lines = (TESTS.parent / f"{flavour}-tests").read_text().splitlines()
         listed = [line for line in lines if line and not line.startswith("#")]
         for line in listed:
-            if not any(wanted(file.stem, t.name, [line]) for file in files for t in files[file]):
+            if not any(wanted(test.file.stem, test.test.name, [line]) for test in tests):
                 sys.exit(f"tests/{flavour}-tests: {line} is the name of no test")
-    chosen = []
-    for file, declared in files.items():
-        name = display_name(flavour, file)
-        tests = [
-            test
-            for test in declared
-            if wanted(file.stem, test.name, listed) and wanted(name, test.name, patterns)
-        ]
-        if tests:
-            chosen.append((flavour, file, tests))
-    return chosen
+    return [
+        test
+        for test in tests
+        if wanted(test.file.stem, test.test.name, listed)
+        and (not patterns or any(re.search(pattern, test.name) for pattern in patterns))
+    ]
 
 
-def run_file(flavour: str, file: Path, tests: list[Test], again: list[Chosen] | None) -> Counts:
-    """Runs tests of a file on a kernel. Those that are only late go to `again`."""
-    counts = Counts()
-    waiting = [test.name for test in tests]
-    limit = sum(test.limit for test in tests) * slowness(flavour) + MARGIN
-    diagnostics: list[str] = []
-    begun = time.monotonic()
-    shown = display_name(flavour, file)
-    patterns = [f"^{file.stem}/{test.name}$" for test in tests]
-    for line in lines_of(start([str(file), *patterns], FLAVOUR=flavour), limit):
-        match = RESULT.fullmatch(line)
-        if not match:
-            diagnostics.append(line)
-            continue
-        name = waiting.pop(0)
-        seconds = time.monotonic() - begun
-        if match[1] == "not ok" and again is not None and f"# {ONLY_LATE}" in diagnostics:
-            again.append((flavour, file, [test for test in tests if test.name == name]))
-            show(f"{shown}/{name}", LATE, seconds, "to be tried alone", **failure(diagnostics))
-        elif match[1] == "not ok":
-            counts.failed += 1
-            show(f"{shown}/{name}", FAILED, seconds, **failure(diagnostics))
-        elif match[4] is not None:
-            counts.skipped += 1
-            show(f"{shown}/{name}", "skip", seconds, match[4])
-        else:
-            counts.passed += 1
-            show(f"{shown}/{name}", "ok", seconds)
-        assert name == match[3], f"{file}: result of {match[3]} where {name} was due"
-        diagnostics = []
-        begun = time.monotonic()
-    for name in waiting:
-        counts.failed += 1
-        seconds = time.monotonic() - begun
-        show(f"{shown}/{name}", FAILED, seconds, "no result", **failure(diagnostics))
-        diagnostics = []
-    return counts
-
-
-# Other checks
-
-
-def run_check(name: str, command: str) -> Counts:
-    """Runs a command and counts what it says."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"check-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log"
-    begun = time.monotonic()
-    process = start(["bash", "-c", command])
-    with log.open("w") as output:
-        for line in lines_of(process, CHECK_LIMIT):
-            output.write(line + "\n")
-    text = log.read_text(errors="replace")
-    seconds = time.monotonic() - begun
-    counts = results_in(text)
-    if process.returncode == 0 and not counts.failed:
-        show(name, "ok", seconds, str(counts) if counts else "")
-        return counts or Counts(passed=1)
-    if process.returncode == SKIP and not counts.failed:
-        show(name, "skip", seconds, (text.strip().splitlines() or [""])[-1])
-        return counts or Counts(skipped=1)
-    show(name, FAILED, seconds, f"exit status {process.returncode}", details=tail(log))
-    counts.failed = max(counts.failed, 1)
-    return counts
-
-
-def read_checks(file: Path) -> list[tuple[str, str]]:
+def read_checks(file: Path) -> list[Check]:
     """A table of checks: `name: command` a line, `#` begins a comment line."""
     checks = []
     for number, line in enumerate(file.read_text().splitlines(), 1):
@@ -157,7 +78,7 @@ def read_checks(file: Path) -> list[tuple[str, str]]:
         name, colon, command = line.partition(":")
         if not colon or not command.strip():
             sys.exit(f"{file}:{number}: not `name: command`")
-        checks.append((name.strip(), command.strip()))
+        checks.append(Check(name.strip(), command.strip()))
     return checks
 
 
@@ -199,8 +120,8 @@ def arguments() -> argparse.Namespace:
         "--jobs",
         type=int,
         default=1,
-        help="how many test files are run at once, the checks being one (%(default)s):\n"
-        "more take less time in all, but emulated guests get slow",
+        help="how many tests are run at once, and twice as many while most of them\n"
+        "only wait; the checks get what these leave of the processors (%(default)s)",
     )
     parser.add_argument("--no-guests", action="store_true", help="run the checks only")
     parser.add_argument("--list", action="store_true", help="list the names and run nothing")
@@ -211,67 +132,77 @@ def main() -> int:
     end_on_sigterm()
     options = arguments()
     patterns: list[str] = options.patterns
-    checks: list[tuple[str, str]] = [(name, command) for name, command in options.check]
+    checks = [Check(name, command) for name, command in options.check]
     for file in options.checks:
         checks += read_checks(file)
     checks = [
         check
         for check in checks
-        if not patterns or any(re.search(pattern, check[0]) for pattern in patterns)
+        if not patterns or any(re.search(pattern, check.name) for pattern in patterns)
     ]
-    files: list[Chosen] = []
+    tests: list[GuestTest] = []
     if not options.no_guests:
         for flavour in (FLAVOUR, *options.also):
-            files += choose(flavour, patterns)
+            tests += choose(flavour, patterns)
     if options.list:
-        for name, command in checks:
-            print(f"{name}: {command}")
-        for flavour, file, tests in files:
-            name = display_name(flavour, file)
-            print("\n".join(f"{name}/{test.name}" for test in tests))
+        for check in checks:
+            print(f"{check.name}: {check.command}")
+        for test in tests:
+            print(test.name)
         return 0
-    if not checks and not files:
+    if not checks and not tests:
         print(f"nothing to run matches {' '.join(patterns)}", file=sys.stderr)
         return 2
-
-    def run_checks() -> Counts:
-        counts = Counts()
-        for name, command in checks:
-            counts.add(run_check(name, command))
-        return counts
-
-    if files:
+    if tests:
         seed = os.environ.setdefault("BOOT_SEED", str(random.randrange(10**6)))
         initramfs(Kernel.under_test())
         print(f"# guests run with {describe_accelerator()}; logs are in {LOGS}")
         print(f"# which of them boot, and are not started as saved ones: BOOT_SEED={seed}", flush=True)
-    counts = Counts()
-    for result in run_all(options.jobs, run_checks, files):
-        counts.add(result)
+    run = Run(History())
+    begun = time.monotonic()
+    try:
+        run_them(run, checks, tests, options.jobs)
+    finally:
+        kill_all()
+    run.history.save()
+    tell(run, time.monotonic() - begun, bool(tests))
+    return 1 if run.counts.failed else 0
+
+
+def run_them(run: Run, checks: list[Check], tests: list[GuestTest], jobs: int) -> None:
+    """Runs the tests, the checks and what builds kernels with what those leave of the
+    processors; what was only late then has the machine to itself once more."""
+    work = [
+        Job(partial(test.run, run, last=jobs == 1), test.expected(run.history), partial(run.built.__contains__, test.flavour))
+        for test in tests
+    ]
+    work += [Job(partial(check.run, run), check.expected(run.history), patient=True) for check in checks]
+    for flavour in sorted({test.flavour for test in tests} - run.built):
+        # Others wait for it.
+        work.append(Job(partial(build_for, flavour, run), float("inf"), patient=True))
+    run_all(work, jobs)
+    for test in list(run.again):
+        test.run(run, last=True)
+
+
+def tell(run: Run, seconds: float, guests: bool) -> None:
+    """Says what was remarkable, and counts."""
+
+    def section(title: str, lines: list[str]) -> None:
+        if lines:
+            print("\n    ".join([f"{title}:", *lines]))
+
+    section("Where the time has gone before", steps())
+    if guests:
+        print(f"Tests and checks: {seconds:.0f} s, with {run.processors:.0f} s of processors in tests")
+        section("The slowest", run.history.slowest(SLOWEST))
+        section("Slower than before", run.history.slower())
+    section("Late with others beside it, and tried again", run.history.late())
     if late:
-        print("What was late with others beside it, and was tried again:\n" + "".join(late), end="")
+        print("What was said of these:\n" + "".join(late), end="")
     if failures:
         print("What failed, of which more is said above:\n" + "".join(failures), end="")
-    print(counts)
-    return 1 if counts.failed else 0
-
-
-def run_all(jobs: int, first: Callable[[], Counts], files: list[Chosen]) -> list[Counts]:
-    """Runs the checks, and the tests of all files beside them, some at a time. What was
-    only late then has the machine to itself once more."""
-    again: list[Chosen] | None = [] if jobs > 1 else None
-    if jobs > 1:
-        # What may take longest begins first, so that nothing runs alone at the end.
-        files = sorted(files, key=lambda file: -sum(test.limit for test in file[2]))
-    pool = ThreadPoolExecutor(max(1, jobs))
-    try:
-        running = [pool.submit(first), *(pool.submit(run_file, *file, again) for file in files)]
-        results = [result.result() for result in running]
-        return results + [run_file(*file, None) for file in again or []]
-    finally:
-        # When it is to end early, what runs must not go on.
-        pool.shutdown(wait=False, cancel_futures=True)
-        kill_all()
+    print(run.counts)
 
 
 if __name__ == "__main__":
