@@ -50,6 +50,7 @@ def when_the_driver_is_bound() -> None:
                     guest.honest()
                     guest.bind(name)
                 else:
+                    # Nothing that the device minds happens.
                     time.sleep(SPELL)
                     guest.honest()
                     if field in FIXED_FIELDS:
@@ -150,6 +151,7 @@ def changes_without_interrupts() -> None:
     with DeviceGuest(f"region_size={REGION}") as guest:
         guest.settle_at(130 * MIB)
         guest.control(f"request {258 * MIB} quiet")
+        # Nothing happens.
         time.sleep(1)
         expect_equal(guest.status()["plugged"], 130 * MIB, "plugged")
         guest.control("notify")
@@ -192,6 +194,7 @@ def a_usable_region_that_does_not_follow() -> None:
         # It shrinks at UNPLUG_ALL only. What is plugged beyond stays in use.
         with guest.load(512, "--watch") as load:
             guest.control(f"usable {128 * MIB}", "notify")
+            # Nothing happens.
             time.sleep(1)
             load.check()
         guest.control(f"usable {REGION}", "notify")

@@ -5,7 +5,6 @@
 import contextlib
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 
 from vmtest.errors import expect, expect_equal
@@ -58,7 +57,7 @@ def busy_while_migrating() -> None:
         )
         for size in (514 * MIB, 130 * MIB):
             guest.request(size)
-            time.sleep(3)
+            guest.wait_stuck("host-busy")
             expect_equal(guest.plugged(), 258 * MIB, "plugged while migrating")
         status = guest.qemu.qmp("query-migrate")["status"]
         expect_equal(status, "active", "migration before it is cancelled")

@@ -109,6 +109,7 @@ def settled_costs_nothing() -> None:
         for size in (1 * GIB, 130 * MIB, 0):
             guest.resize(size)
             guest.expect_hotplugged(size)
+            # What comes after a resize has come, and nothing comes in the next 5 s.
             time.sleep(2)
             before = runs(guest, thread)
             time.sleep(5)

@@ -59,7 +59,7 @@ def refused_online(priority: int) -> None:
             with refusing(guest, "MEM_GOING_ONLINE", error):
                 had = guest.hotplugged()
                 guest.request(size * MIB)
-                time.sleep(4)
+                guest.wait_waiting(reason)
                 # What goes into a block that is online already needs nobody's leave.
                 expect(guest.hotplugged() < had + 128 * MIB, "went online all the same")
                 expect(guest.plugged() <= size * MIB, "more was plugged than was requested")
@@ -68,7 +68,7 @@ def refused_online(priority: int) -> None:
         # Neither does it keep the driver from shrinking.
         with refusing(guest, "MEM_GOING_ONLINE", EBUSY):
             guest.request(1538 * MIB)
-            time.sleep(2)
+            guest.wait_waiting("onlining-refused")
             guest.resize(258 * MIB)
             guest.expect_hotplugged(258 * MIB)
         expect_nothing_left(guest)
@@ -94,7 +94,6 @@ def refused_offline(priority: int) -> None:
             with guest.load(1024, "--watch") as load:
                 with refusing(guest, "MEM_GOING_OFFLINE", error):
                     guest.request(size * MIB)
-                    time.sleep(4)
                     expect(guest.plugged() >= size * MIB, "less is plugged than was requested")
                     guest.expect_hotplugged(guest.settle(quiet=6))
                     expect_equal(len(guest.blocks()), 6, "memory blocks that stay online")
@@ -104,7 +103,7 @@ def refused_offline(priority: int) -> None:
         with refusing(guest, "MEM_GOING_OFFLINE", EBUSY):
             guest.resize(642 * MIB)
             guest.request(0)
-            time.sleep(2)
+            guest.wait_until(lambda: guest.plugged() < 512 * MIB, 20, "nothing is given up")
             guest.resize(770 * MIB)
             guest.expect_hotplugged(770 * MIB)
         expect_nothing_left(guest)

@@ -88,6 +88,7 @@ def stays_as_the_administrator_wants_it() -> None:
         guest.expect_hotplugged(194 * MIB)
         full, _ = guest.blocks()
         by_hand(guest, full, "offline")
+        # Nothing happens.
         time.sleep(3)
         expect_equal(guest.blocks()[0].state, "offline", f"state of memory{full.number}")
         expect_equal(guest.plugged(), 194 * MIB, "plugged")

@@ -92,6 +92,7 @@ def while_it_works() -> None:
     with Guest() as guest:
         for size in (4 * GIB, 0, 3 * GIB):
             guest.request(size)
+            # In the middle of it, wherever that is.
             time.sleep(0.15)
             guest.rmmod()
             if guest.hotplugged():
@@ -150,6 +151,7 @@ def while_blocks_go_offline() -> None:
                 guest.wait_until(lambda: stuck in guest.dmesg(), 60, "the first one went offline")
                 # Waits until no block moves.
                 bind = guest.start(["sh", "-c", f"echo {name} >{DRIVER}/bind"])
+                # Nothing happens.
                 time.sleep(1)
                 expect(TAKING_OVER not in guest.dmesg(), "it was bound while a block moved")
                 pinned.close()

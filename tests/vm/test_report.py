@@ -134,6 +134,7 @@ def a_host_that_goes_and_comes_back() -> None:
             # Told only after it has changed, as nobody is there before.
             guest.resize(size * MIB)
             guest.expect_hotplugged(size * MIB)
+            # The agent has time to see that, and to have no reader.
             time.sleep(3)
             host = Listener(guest)
             host.expect_added(size * MIB)

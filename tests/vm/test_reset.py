@@ -64,6 +64,7 @@ def while_a_step_takes_long() -> None:
             stuck = "page dumped because: migration failure"
             guest.wait_until(lambda: stuck in guest.dmesg(), 60, "all of them went offline")
             guest.request(GIB + 258 * MIB)
+            # It waits for the lock that the block which goes offline has, and shows nothing of that.
             time.sleep(2)
             guest.sh(RESET, timeout=60)
             expect("reset: a step takes long" in guest.dmesg(), "the driver was ready")

@@ -166,6 +166,7 @@ def retry(guest: Guest) -> None:
         expected = 0 if nonsense == "" else errno.EINVAL
         expect_equal(guest.try_write(path, nonsense), expected, f"writing {nonsense!r}")
     before = int(values(guest)["attempts"])
+    # Nothing happens.
     time.sleep(0.5)
     expect_equal(int(values(guest)["attempts"]), before, "attempts without a reason")
     guest.write(path, "1\n")
@@ -213,7 +214,8 @@ def uevents() -> None:
     with Guest(memory=GIB) as guest:
         wait_state(guest, "settled")
         listener = guest.start(["uevent", "env"])
-        time.sleep(1)
+        # It listens as soon as it has its socket.
+        guest.wait_until(lambda: str(listener.pid) in guest.read("/proc/net/netlink").split(), 10, "no socket")
 
         def next_event() -> dict[str, str]:
             event: dict[str, str] = {}

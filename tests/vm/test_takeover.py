@@ -62,6 +62,7 @@ def taken_over_from(driver: str) -> None:
         with guest.load(1024, "--watch") as load:
             guest.rmmod()
             insmod(guest)
+            # Nothing is given up.
             time.sleep(3)
             expect_equal(guest.plugged(), 514 * MIB, "plugged after it was taken over")
             guest.expect_hotplugged(514 * MIB)
@@ -128,7 +129,7 @@ def while_a_shrink_cannot_finish() -> None:
         guest.expect_hotplugged(GIB)
         with guest.load(1280, "--mlock", "--watch") as load:
             guest.request(2 * MIB)
-            time.sleep(3)
+            guest.wait_waiting("memory-in-use")
             guest.rmmod()
             left = guest.settle()
             expect(left > 2 * MIB, "the memory in use has gone")

@@ -61,7 +61,7 @@ def pinned(guest: Guest, unload: bool) -> None:
     guest.expect_hotplugged(GIB)
     with guest.load(1280, "--mlock", "--watch") as load:
         guest.request(0)
-        time.sleep(3)
+        guest.wait_stuck("memory-in-use")
         expect(guest.plugged() > 0, "the memory in use has gone")
         part(guest, unload)
         load.check()
@@ -88,7 +88,7 @@ def busy_host(guest: Guest, unload: bool) -> None:
             lambda: guest.qemu.qmp("query-migrate").get("status") == "active", 20, "no migration"
         )
         guest.request(130 * MIB if unload else 1026 * MIB)
-        time.sleep(2)
+        guest.wait_stuck("host-busy")
         expect_equal(guest.plugged(), 514 * MIB, "plugged while migrating")
         part(guest, unload)
         expect_equal(guest.plugged(), 514 * MIB, "plugged without a driver")

@@ -268,6 +268,13 @@ class Guest(Reboots):
     def rmmod(self) -> None:
         self.sh("rmmod virtio_mem", timeout=60)
 
+    def wait_stuck(self, reason: str) -> None:
+        """Waits until the driver goes no further, which ours gives a reason for."""
+        if self.driver == "rust":
+            self.wait_waiting(reason)
+        else:
+            self.settle(quiet=3)
+
     # The end
 
     def splats(self) -> list[str]:
@@ -323,8 +330,10 @@ class Guest(Reboots):
         self.console.with_suffix(".state").write_text(text)
 
     def close(self) -> None:
-        self.qemu.stop()
-        self.channel.close()
+        try:
+            self.qemu.stop()
+        finally:
+            self.channel.close()
         if self.qemu.errors.exists() and not self.qemu.errors.stat().st_size:
             self.qemu.errors.unlink()
 

@@ -4,16 +4,14 @@ gets a kernel ready for tests."""
 
 import os
 import re
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .history import History
 from .kernel import slowness
 from .ktap import ONLY_LATE, SKIP, Test
-from .paths import FLAVOUR, LOGS, TOP
+from .paths import FLAVOUR, LOGS
 from .process import lines_of, start
 from .results import FAILED, LATE, RESULT, Counts, failure, results_in, show, tail
 
@@ -76,6 +74,7 @@ class GuestTest:
     def run(self, run: Run, last: bool) -> None:
         """Runs it; where it is only late, and this is not the last try, it is to be tried again."""
         diagnostics: list[str] = []
+        used = ""
         verdict: re.Match[str] | None = None
         begun = time.monotonic()
         pattern = f"^{self.file.stem}/{self.test.name}$"
@@ -84,8 +83,9 @@ class GuestTest:
             match = RESULT.fullmatch(line)
             if match is None:
                 diagnostics.append(line)
-                used = TIME.fullmatch(line)
-                run.processors += float(used[1]) if used else 0.0
+                if (time_of := TIME.fullmatch(line)) is not None:
+                    run.processors += float(time_of[1])
+                    used = f"{float(time_of[1]):.1f} s of processors"
             elif verdict is None and match[3] == self.test.name:
                 verdict = match
             else:
@@ -109,7 +109,7 @@ class GuestTest:
         else:
             run.counts.passed += 1
             run.history.took(self.key, seconds)
-            show(self.name, "ok", seconds)
+            show(self.name, "ok", seconds, used)
 
 
 @dataclass(frozen=True)

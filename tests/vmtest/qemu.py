@@ -256,13 +256,16 @@ class Qemu:
 
     def stop(self) -> None:
         """Kills QEMU and all it has started; harmless when repeated."""
-        if self._qmp is not None:
-            # It is about to be killed: how it parts does not matter.
-            with contextlib.suppress(Exception):
-                self._qmp.close()
-            self._qmp = None
+        # First of all, as a test's time limit may strike in what follows.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self._qmp_socket.close()
-        self._sockets.cleanup()
+        try:
+            self.process.wait()
+        finally:
+            if self._qmp is not None:
+                # It has been killed: how it parts does not matter.
+                with contextlib.suppress(Exception):
+                    self._qmp.close()
+                self._qmp = None
+            self._qmp_socket.close()
+            self._sockets.cleanup()

@@ -15,6 +15,15 @@ from .qemu import Qemu
 from .units import KIB, mib
 
 
+# A line for each device with our driver.
+STATES = """
+for dir in /sys/bus/virtio/drivers/virtio_mem/virtio*/virtio_mem; do
+	cd $dir && echo $(cat state reason requested_size plugged_size)
+done 2>/dev/null
+true
+"""
+
+
 class Resizing(Commands):
     """A guest's memory, seen from inside and from the host."""
 
@@ -152,13 +161,19 @@ class Resizing(Commands):
         return last
 
     def wait_waiting(self, reason: str, timeout: float = 120) -> int:
-        """Waits until our driver has tried all it can, and says why it goes no further;
-        returns the plugged size. How long that takes depends on the machine."""
-        words = f"waiting: {reason}, plugged size: "
+        """Waits until our driver has tried all it can for what is requested now, and says why
+        it goes no further; returns the plugged size. How long that takes depends on the machine."""
+        seen: list[str] = []
+        plugged: list[int] = []
 
-        def said() -> list[str]:
-            lines = [line for line in self.dmesg().splitlines() if "virtio_mem virtio" in line]
-            return [line for line in lines[-1:] if words in line]
+        def waits() -> bool:
+            requested = [str(data["requested-size"]) for data in self.memory_devices()]
+            seen[:] = self.sh(STATES).splitlines()
+            fields = [line.split() for line in seen]
+            plugged[:] = [
+                int(f[3]) for f in fields if f[:2] == ["waiting", reason] and f[2] in requested
+            ]
+            return bool(plugged)
 
-        self.wait_until(said, timeout, f"the driver does not say '{words}'", poll=0.5)
-        return int(said()[0].split(words)[1], 16)
+        self.wait_until(waits, timeout, lambda: f"it does not wait for {reason}: {seen}", poll=0.2)
+        return plugged[0]

@@ -11,6 +11,7 @@ use std::io;
 use std::io::Write;
 use std::ops::Range;
 use std::process::ExitCode;
+use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::json;
@@ -43,6 +44,10 @@ const PLACES: usize = 64;
 
 /// Pages checked between two looks for a command.
 const CHUNK: usize = 4096;
+
+/// With `--watch`, so many times as long as it has checked some pages it waits before it checks more:
+/// an emulated processor is not to do nothing else.
+const REST: u32 = 3;
 
 #[derive(Default)]
 struct Options {
@@ -284,10 +289,13 @@ fn run(options: &Options) -> io::Result<u64> {
     let mut load = Load::new(options)?;
     report(&load.state("ready", start));
     loop {
-        while options.watch && !input_waits()? {
+        let mut rest = Duration::ZERO;
+        while options.watch && !input_within(rest)? {
+            let begun = Instant::now();
             if load.check_some(CHUNK) && load.end == 0 {
                 break;
             }
+            rest = begun.elapsed() * REST;
         }
         let mut line = String::new();
         if io::stdin().read_line(&mut line)? == 0 {
@@ -311,16 +319,22 @@ pub(crate) fn be_modest() -> io::Result<()> {
     }
 }
 
-/// Whether a command can be read without waiting. The host sends whole lines,
-/// one at a time, so nothing is ever left in the reader's buffer.
+/// Whether a command can be read without waiting.
 pub(crate) fn input_waits() -> io::Result<bool> {
+    input_within(Duration::ZERO)
+}
+
+/// Waits for a command that can be read, for so long at most (in whole ms); whether there is one. The
+/// host sends whole lines, one at a time, so nothing is ever left in the reader's buffer.
+fn input_within(limit: Duration) -> io::Result<bool> {
     let mut descriptor = libc::pollfd {
         fd: 0,
         events: libc::POLLIN,
         revents: 0,
     };
+    let ms = limit.as_millis().try_into().unwrap_or(i32::MAX);
     // SAFETY: `descriptor` is one valid element.
-    let rc = unsafe { libc::poll(&mut descriptor, 1, 0) };
+    let rc = unsafe { libc::poll(&mut descriptor, 1, ms) };
     if rc < 0 {
         return Err(io::Error::last_os_error());
     }
