@@ -18,7 +18,7 @@
 //! leaves: taken under the locks of the queue or of an open file, but never together, nor together
 //! with the engine's.
 
-use crate::linux::bell::Bell;
+use crate::linux::event_flags::EventFlags;
 use crate::linux::hotplug::Region;
 use crate::linux::memory_block;
 use crate::linux::memory_block::Found;
@@ -77,7 +77,7 @@ const MEMORY_POLL_MS: u32 = 100;
 #[pin_data]
 pub(crate) struct Device {
     dev: ARef<device::Device>,
-    bell: Arc<Bell>,
+    events: Arc<EventFlags>,
     region: Region,
     geometry: Geometry,
     /// No memory block may be moved any more: the driver is being unbound. Set, and looked at,
@@ -93,7 +93,7 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new(
         dev: &device::Device,
-        bell: Arc<Bell>,
+        events: Arc<EventFlags>,
         region: Region,
         geometry: Geometry,
         config: Config,
@@ -105,7 +105,7 @@ impl Device {
         Arc::pin_init(
             pin_init!(Self {
                 dev: dev.into(),
-                bell,
+                events,
                 region,
                 geometry,
                 closing: AtomicFlag::new(false),
@@ -122,8 +122,8 @@ impl Device {
     }
 
     /// What the worker waits for.
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
+    pub(crate) fn events(&self) -> &EventFlags {
+        &self.events
     }
 
     /// The memory.
@@ -419,7 +419,7 @@ impl Device {
     fn moved(&self, wake: bool) {
         self.notify_changed();
         if wake {
-            self.bell.ring(worker::POKE);
+            self.events.set(worker::RECHECK);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::device::Device;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::kdump::Dump;
 use crate::linux::attributes::Groups;
-use crate::linux::bell::Bell;
+use crate::linux::event_flags::EventFlags;
 use crate::linux::hotplug;
 use crate::linux::hotplug::Limits;
 use crate::linux::hotplug::Region;
@@ -315,8 +315,8 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         dev_err!(dev, "config access disabled\n");
         return Err(EINVAL);
     }
-    let bell = Arc::pin_init(Bell::new(), GFP_KERNEL)?;
-    vdev.set_bell(bell.clone());
+    let events = Arc::pin_init(EventFlags::new(), GFP_KERNEL)?;
+    vdev.set_events(events.clone());
     let queue = RequestQueue::new::<{ worker::ANSWERED }>(vdev, worker::QUEUE_NAME);
     let queue = queue.inspect_err(|error| {
         dev_err!(
@@ -353,7 +353,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         EINVAL
     })?;
     if dumps {
-        return attach_to_dump(vdev, bell, config, queue);
+        return attach_to_dump(vdev, events, config, queue);
     }
     let wanted = BigBlocks {
         force: module::FORCE_BBM.get(),
@@ -363,7 +363,7 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     wait_for_earlier(dev, &range)?;
     let (region, geometry, left) = region(dev, &config, &wanted, node)?;
     describe(dev, &geometry);
-    let device = Device::new(dev, bell, region, geometry, config, module::onlining())?;
+    let device = Device::new(dev, events, region, geometry, config, module::onlining())?;
     if left {
         device.with_engine(|engine| engine.take_over());
     } else if config.plugged_size != 0 {
@@ -445,12 +445,12 @@ fn wait_for_earlier(dev: &device::Device<device::Core<'_>>, range: &Range<u64>) 
 #[cfg(CONFIG_PROC_VMCORE)]
 fn attach_to_dump(
     vdev: &virtio::Device<device::Core<'_>>,
-    bell: Arc<Bell>,
+    events: Arc<EventFlags>,
     config: Config,
     queue: worker::Queue,
 ) -> Result<Data> {
     let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
-    let dump = Dump::new(dev, bell, config, queue)?;
+    let dump = Dump::new(dev, events, config, queue)?;
     // It may be asked for at once.
     vdev.ready();
     dev_info!(dev, "memory hot(un)plug disabled in kdump kernel\n");
@@ -466,7 +466,7 @@ fn attach_to_dump(
 #[cfg(not(CONFIG_PROC_VMCORE))]
 fn attach_to_dump(
     vdev: &virtio::Device<device::Core<'_>>,
-    _: Arc<Bell>,
+    _: Arc<EventFlags>,
     _: Config,
     _: worker::Queue,
 ) -> Result<Data> {

@@ -6,7 +6,7 @@
 //! The dump covers whole memory blocks. What is unplugged of them must not be read: with
 //! UNPLUGGED_INACCESSIBLE an access may be fatal, and without it makes the host allocate memory.
 
-use crate::linux::bell::Bell;
+use crate::linux::event_flags::EventFlags;
 use crate::linux::vmcore;
 use crate::worker::Queue;
 use crate::worker::ANSWERED;
@@ -28,7 +28,7 @@ use virtio_mem_core::wire::MAX_BLOCKS_PER_REQUEST;
 #[pin_data]
 pub(crate) struct Dump {
     dev: ARef<device::Device>,
-    bell: Arc<Bell>,
+    events: Arc<EventFlags>,
     config: Config,
     #[pin]
     asked: Mutex<Asked>,
@@ -48,7 +48,7 @@ struct Asked {
 impl Dump {
     pub(crate) fn new(
         dev: &device::Device,
-        bell: Arc<Bell>,
+        events: Arc<EventFlags>,
         config: Config,
         queue: Queue,
     ) -> Result<Arc<Self>> {
@@ -61,7 +61,7 @@ impl Dump {
         Arc::pin_init(
             pin_init!(Self {
                 dev: dev.into(),
-                bell,
+                events,
                 config,
                 asked <- new_mutex!(asked),
             }),
@@ -72,17 +72,17 @@ impl Dump {
     /// Asks about `blocks` device blocks from `addr`. `None`: the device does not say.
     fn ask(&self, asked: &mut Asked, addr: u64, blocks: u16) -> Option<Plugged> {
         let request = Request::State { addr, blocks };
-        self.bell.take(ANSWERED);
+        self.events.clear(ANSWERED);
         let answer = match asked.queue.send(&request.encode()) {
             Err(_) => None,
             Ok(()) => loop {
                 if let Some(answer) = asked.queue.receive() {
                     break Some(answer);
                 }
-                if !self.bell.wait(ANSWERED, Some(NO_ANSWER_MS)) {
+                if !self.events.wait(ANSWERED, Some(NO_ANSWER_MS)) {
                     break None;
                 }
-                self.bell.take(ANSWERED);
+                self.events.clear(ANSWERED);
             },
         };
         let Some((bytes, written)) = answer else {

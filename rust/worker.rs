@@ -41,7 +41,7 @@ pub(crate) const CONFIG: u32 = 1 << 0;
 /// Rung when the device has answered.
 pub(crate) const ANSWERED: u32 = 1 << 1;
 /// Rung when something happened that the engine has been waiting for.
-pub(crate) const POKE: u32 = 1 << 2;
+pub(crate) const RECHECK: u32 = 1 << 2;
 /// Rung when the thread has to end.
 pub(crate) const STOP: u32 = 1 << 3;
 
@@ -124,7 +124,7 @@ impl Worker {
     /// Tries at once what is waited for. May sleep.
     pub(crate) fn retry(&self) {
         self.device.with_engine(|engine| engine.retry());
-        self.device.bell().ring(POKE);
+        self.device.events().set(RECHECK);
     }
 
     fn around(&self) -> Surroundings {
@@ -182,9 +182,9 @@ impl Worker {
     }
 
     fn send(&self, request: Request) -> Option<Response> {
-        let bell = self.device.bell();
+        let events = self.device.events();
         let mut queue = self.queue.lock();
-        bell.take(ANSWERED);
+        events.clear(ANSWERED);
         self.report.sent(request);
         let (mut silent, mut waited_ms) = (false, 0_u64);
         loop {
@@ -199,8 +199,8 @@ impl Worker {
             }
             // No memory for the descriptors, say, or a broken device.
             self.report.publish();
-            if bell.wait(STOP | PAUSE, Some(QUEUE_RETRY_MS)) {
-                if bell.is_rung(STOP) {
+            if events.wait(STOP | PAUSE, Some(QUEUE_RETRY_MS)) {
+                if events.is_set(STOP) {
                     return None;
                 }
                 self.report.forgotten();
@@ -214,7 +214,7 @@ impl Worker {
         }
         // Waking those who poll is work for the processors, which the host may have to share with
         // the guest. A device in good health has answered by then.
-        if !bell.wait(ANSWERED | STOP, Some(ANNOUNCE_MS)) {
+        if !events.wait(ANSWERED | STOP, Some(ANNOUNCE_MS)) {
             self.report.publish();
         }
         loop {
@@ -224,10 +224,10 @@ impl Worker {
                 }
                 return Some(Response::decode(request, &bytes, written));
             }
-            if bell.is_rung(STOP) {
+            if events.is_set(STOP) {
                 return None;
             }
-            if silent && bell.is_rung(PAUSE) {
+            if silent && events.is_set(PAUSE) {
                 // Not waited for any longer. Its buffer comes back when the device is reset, and
                 // the engine asks the device what has become of it.
                 self.report.forgotten();
@@ -236,11 +236,11 @@ impl Worker {
             let limit = (!silent).then_some(NO_ANSWER_MS);
             // A pause ends the wait only when there is little hope.
             let hurry = if silent { PAUSE } else { 0 };
-            if !bell.wait(ANSWERED | STOP | hurry, limit) {
+            if !events.wait(ANSWERED | STOP | hurry, limit) {
                 silent = true;
                 self.report.stalled(request, true);
             }
-            bell.take(ANSWERED);
+            events.clear(ANSWERED);
         }
     }
 
@@ -273,7 +273,7 @@ impl Worker {
             let addr = geometry.memory_block_addr(number);
             let size = geometry.memory_block_size();
             // If it fails, the block stays as it is, which does no harm.
-            let removed = device.bell().attempt(WIND_DOWN_MS, 0, || {
+            let removed = device.events().attempt(WIND_DOWN_MS, 0, || {
                 device.region().remove(addr, size, online)
             });
             if removed.is_ok() {
@@ -340,9 +340,9 @@ impl Worker {
             return result;
         }
         if result.is_err() {
-            let bell = self.device.bell();
-            bell.take(PAUSE);
-            bell.ring(RESUME);
+            let events = self.device.events();
+            events.clear(PAUSE);
+            events.set(RESUME);
         } else {
             self.take_queue_away();
         }
@@ -369,10 +369,10 @@ impl Worker {
 
     /// Has the thread rest; returns whether it has come to that in time.
     fn bring_to_rest(&self) -> bool {
-        let bell = self.device.bell();
-        bell.take(PAUSED);
-        bell.ring(PAUSE);
-        bell.wait(PAUSED, Some(PAUSE_MS))
+        let events = self.device.events();
+        events.clear(PAUSED);
+        events.set(PAUSE);
+        events.wait(PAUSED, Some(PAUSE_MS))
     }
 
     /// Waits for as long as the thread waits for an answer; that is not long, as it is to rest.
@@ -401,10 +401,10 @@ impl Worker {
         })?;
         self.suspended.store(false, Release);
         vdev.ready();
-        let bell = self.device.bell();
+        let events = self.device.events();
         self.report.suspended(false);
-        bell.take(PAUSE);
-        bell.ring(CONFIG | RESUME);
+        events.clear(PAUSE);
+        events.set(CONFIG | RESUME);
         Ok(())
     }
 
@@ -415,7 +415,7 @@ impl Worker {
 
     /// Waits as [`Step::Wait`] says.
     fn wait(&self, ms: Option<u64>, free: Option<u64>) {
-        let bell = self.device.bell();
+        let events = self.device.events();
         let mut left = ms;
         let until_ms = ms.map(|ms| self.report.now_ms().saturating_add(ms));
         loop {
@@ -424,9 +424,9 @@ impl Worker {
                 Some(_) => Some(left.map_or(WATCH_MS, |left| left.min(WATCH_MS))),
                 None => left,
             };
-            bell.move_near();
-            let rung = bell.wait(CONFIG | POKE | STOP | PAUSE, nap);
-            if rung || free.is_none_or(|free| hotplug::available_memory() >= free) {
+            events.migrate_to_irq_cpu();
+            let woken = events.wait(CONFIG | RECHECK | STOP | PAUSE, nap);
+            if woken || free.is_none_or(|free| hotplug::available_memory() >= free) {
                 return;
             }
             left = until_ms.map(|at| at.saturating_sub(self.report.now_ms()));
@@ -438,32 +438,32 @@ impl Worker {
 
     /// Rests while the machine is suspended, or the device being reset.
     fn rest(&self) {
-        let bell = self.device.bell();
+        let events = self.device.events();
         // That of a rest before this one, which may have ended and begun again unnoticed. With no
         // pause left it was that of this one.
-        bell.take(RESUME);
-        if !bell.is_rung(PAUSE) {
+        events.clear(RESUME);
+        if !events.is_set(PAUSE) {
             return;
         }
-        bell.ring(PAUSED);
-        bell.wait(RESUME | STOP, None);
+        events.set(PAUSED);
+        events.wait(RESUME | STOP, None);
     }
 }
 
 impl Run for Worker {
     fn run(&self) {
-        let (device, bell) = (&self.device, self.device.bell());
-        bell.attach_current();
+        let (device, events) = (&self.device, self.device.events());
+        events.attach_current();
         // When what there is to see was announced last, or there was nothing to announce.
         let mut around = self.around();
         let mut announced_ms = around.now_ms;
-        while !bell.is_rung(STOP) {
-            if bell.is_rung(PAUSE) {
+        while !events.is_set(STOP) {
+            if events.is_set(PAUSE) {
                 self.rest();
                 around = self.around();
                 continue;
             }
-            let changed = bell.take(CONFIG | POKE) & CONFIG != 0;
+            let changed = events.clear(CONFIG | RECHECK) & CONFIG != 0;
             let step = device.with_engine(|engine| {
                 if changed {
                     engine.config_changed();
@@ -526,7 +526,7 @@ impl Run for Worker {
     }
 
     fn stop(&self) {
-        self.device.bell().ring(STOP);
+        self.device.events().set(STOP);
     }
 
     fn calls(&self) -> &Calls {

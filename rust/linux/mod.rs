@@ -5,8 +5,8 @@
 //! All `unsafe` code of the module is here.
 
 pub(crate) mod attributes;
-pub(crate) mod bell;
 pub(crate) mod debug_dir;
+pub(crate) mod event_flags;
 pub(crate) mod hotplug;
 pub(crate) mod memory_block;
 pub(crate) mod memory_notifier;

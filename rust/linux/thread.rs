@@ -8,7 +8,7 @@
 //! unbinds does not wait for ever for a thread that is in such a call, but leaves it there, with all that
 //! the call needs. When the call returns, the thread tidies up, and lets go of the rest and of the module.
 
-use super::bell::Bell;
+use super::event_flags::EventFlags;
 use super::raw;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -81,7 +81,7 @@ pub(crate) fn any_left() -> bool {
     COUNT.load(Acquire) != 0
 }
 
-/// What is rung when the thread's function has returned.
+/// The flag that is set when the thread's function has returned.
 const RETURNED: u32 = 1 << 0;
 
 /// How often to look whether a thread that has not returned is in a call, in milliseconds.
@@ -92,7 +92,7 @@ const LOOK_MS: u64 = 100;
 struct Shared<T, R> {
     runner: Arc<T>,
     #[pin]
-    bell: Bell,
+    events: EventFlags,
     #[pin]
     returned: Completion,
     /// What the thread lets go of when it was left.
@@ -114,7 +114,7 @@ impl<T: Run, R: Send + Unpin + 'static> Thread<T, R> {
         let shared = Arc::pin_init(
             pin_init!(Shared {
                 runner,
-                bell <- Bell::new(),
+                events <- EventFlags::new(),
                 returned <- Completion::new(),
                 rest <- new_mutex!(None),
             }),
@@ -153,7 +153,7 @@ impl<T: Run, R: Send + Unpin + 'static> Thread<T, R> {
         let shared = unsafe { Arc::from_raw(argument.cast_const().cast::<Shared<T, R>>()) };
         shared.runner.run();
         shared.returned.complete_all();
-        shared.bell.ring(RETURNED);
+        shared.events.set(RETURNED);
         if !shared.runner.calls().is_left() {
             return 0;
         }
@@ -173,7 +173,7 @@ impl<T: Run, R: Send + Unpin + 'static> Thread<T, R> {
     pub(crate) fn end(mut self, patience_ms: u64, rest: R) -> bool {
         self.shared.runner.stop();
         let mut patience_ms = patience_ms;
-        while !self.shared.bell.wait(RETURNED, Some(patience_ms)) {
+        while !self.shared.events.wait(RETURNED, Some(patience_ms)) {
             // SAFETY: No preconditions.
             if !unsafe { raw::vmem_module_get() } {
                 break;

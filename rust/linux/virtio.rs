@@ -5,7 +5,7 @@
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
 use super::attributes::Groups;
-use super::bell::Bell;
+use super::event_flags::EventFlags;
 use super::raw;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -34,8 +34,8 @@ pub(crate) trait Driver {
     /// The numbers of the feature bits that the driver understands.
     const FEATURES: &'static [u32];
 
-    /// The bits that are rung on the device's bell (see [`Device::set_bell`]) when its config
-    /// space changes.
+    /// The flags that a change of the config space sets in the device's event flags
+    /// ([`Device::set_events`]).
     const CONFIG_CHANGED: u32;
 
     /// The attributes of its devices in sysfs.
@@ -46,8 +46,8 @@ pub(crate) trait Driver {
         dev: &'bound Device<device::Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
-    /// Unbinds from `dev`. The device still works, but rings no more for changes of its config
-    /// space. May sleep.
+    /// Unbinds from `dev`. The device still works, but changes of its config space set no
+    /// event flags any more. May sleep.
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data<'bound>>);
 
     /// The machine is to be suspended: the driver has to leave the device without virtqueues. User
@@ -142,7 +142,7 @@ impl<T: Driver> Adapter<T> {
             Ok(0)
         });
         if result != 0 {
-            vdev.forget_bell();
+            vdev.forget_events();
         }
         result
     }
@@ -157,16 +157,16 @@ impl<T: Driver> Adapter<T> {
         // The driver core drops the driver's data, with the buffers, after this function. A device
         // that did not come back from a suspend has no queues, and has to be reset all the same.
         vdev.shut_down();
-        vdev.forget_bell();
+        vdev.forget_events();
     }
 
     extern "C" fn config_changed_callback(vdev: *mut raw::virtio_device) {
         // SAFETY: The bus calls with a valid device.
         let vdev = unsafe { &*vdev.cast::<Device>() };
         // SAFETY: `__virtio_config_changed()` calls this under the device's `config_lock`, under which
-        // alone the bell is given up.
-        if let Some(bell) = unsafe { vdev.bell() } {
-            bell.ring_here(T::CONFIG_CHANGED);
+        // alone the event flags are given up.
+        if let Some(events) = unsafe { vdev.events() } {
+            events.set_from_irq(T::CONFIG_CHANGED);
         }
     }
 
@@ -276,7 +276,7 @@ const GENERATIONS: u32 = 64;
 ///
 /// # Invariants
 ///
-/// Its `priv` is null or came out of `Arc::<Bell>::into_raw`; it is written under `config_lock`.
+/// Its `priv` is null or came out of `Arc::<EventFlags>::into_raw`; it is written under `config_lock`.
 #[repr(transparent)]
 pub(crate) struct Device<Ctx: device::DeviceContext = device::Normal>(
     Opaque<raw::virtio_device>,
@@ -288,33 +288,33 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         self.0.get()
     }
 
-    /// Sets what is rung when the device's config space changes or an answer arrives.
-    pub(crate) fn set_bell(&self, bell: Arc<Bell>) {
-        let bell = Arc::into_raw(bell).cast_mut().cast();
-        // SAFETY: Valid device, whose `priv` is for its driver. (A bell that was set before would be
-        // lost, and so stay valid.)
-        unsafe { raw::vmem_swap_priv(self.as_raw(), bell) };
+    /// Sets the event flags that a change of the config space and an answer set.
+    pub(crate) fn set_events(&self, events: Arc<EventFlags>) {
+        let events = Arc::into_raw(events).cast_mut().cast();
+        // SAFETY: Valid device, whose `priv` is for its driver. (Event flags that were set before
+        // would never be freed, and so stay valid.)
+        unsafe { raw::vmem_swap_priv(self.as_raw(), events) };
     }
 
-    /// The bell.
+    /// The event flags of the device, while it has some.
     ///
     /// # Safety
     ///
-    /// [`Device::forget_bell`] must not be called while the result is used.
-    pub(super) unsafe fn bell(&self) -> Option<&Bell> {
+    /// [`Device::forget_events`] must not be called while the result is used.
+    pub(super) unsafe fn events(&self) -> Option<&EventFlags> {
         // SAFETY: By the type invariant, and this function's contract.
-        unsafe { (*self.as_raw()).priv_.cast::<Bell>().as_ref() }
+        unsafe { (*self.as_raw()).priv_.cast::<EventFlags>().as_ref() }
     }
 
-    /// Gives the bell up, when the device has no virtqueue. After a reset that has come in between
-    /// the virtio core may go on to call for changes of the config space: it is not needed for that.
-    fn forget_bell(&self) {
+    /// Gives up the event flags of a device that has no virtqueue. After a reset that has come in between
+    /// the virtio core may go on to report changes of the config space, for which none are needed.
+    fn forget_events(&self) {
         // SAFETY: Valid device.
-        let bell = unsafe { raw::vmem_swap_priv(self.as_raw(), core::ptr::null_mut()) };
-        if !bell.is_null() {
-            // SAFETY: By the type invariant. Nobody uses it any more: not the callback for changes of
+        let events = unsafe { raw::vmem_swap_priv(self.as_raw(), core::ptr::null_mut()) };
+        if !events.is_null() {
+            // SAFETY: By the type invariant. Nothing uses the flags any more: not the callback for changes of
             // the config space, by the lock, nor that of a queue, as there is none.
-            drop(unsafe { Arc::from_raw(bell.cast::<Bell>().cast_const()) });
+            drop(unsafe { Arc::from_raw(events.cast::<EventFlags>().cast_const()) });
         }
     }
 
@@ -349,7 +349,7 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         }
     }
 
-    /// Tells the device that its driver is ready. It may ring from now on.
+    /// Tells the device that its driver is ready. Interrupts may come from now on.
     pub(crate) fn ready(&self) {
         // SAFETY: Valid device. (A second time without a reset in between is warned of.)
         unsafe { raw::vmem_device_ready(self.as_raw()) };

@@ -58,8 +58,8 @@ unsafe impl<const A: usize, const B: usize> Send for RequestQueue<A, B> {}
 unsafe impl<const A: usize, const B: usize> Sync for RequestQueue<A, B> {}
 
 impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE> {
-    /// Sets the device's only queue up. When an answer arrives the bits `ANSWERED` are rung on the
-    /// device's bell. May sleep.
+    /// Sets the device's only queue up. When an answer arrives the flags `ANSWERED` are set in the
+    /// device's event flags. May sleep.
     ///
     /// To be called before the device is used for anything else: one whose queue another driver has
     /// left enabled is reset (the kernel's own driver does, when it refuses memory that was left
@@ -139,10 +139,10 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         // (The queue's own `priv` belongs to the transport.)
         // SAFETY: Called with a valid queue of a valid device.
         let vdev = unsafe { &*(*queue).vdev.cast::<Device>() };
-        // SAFETY: The bell is given up after the queues have been deleted, which waits for
+        // SAFETY: The event flags are given up after the queues have been deleted, which waits for
         // callbacks.
-        if let Some(bell) = unsafe { vdev.bell() } {
-            bell.ring(BITS);
+        if let Some(events) = unsafe { vdev.events() } {
+            events.set(BITS);
         }
     }
 

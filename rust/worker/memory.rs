@@ -56,13 +56,13 @@ impl Worker {
     }
 
     pub(super) fn online(&self, memory_block: u32) -> Outcome {
-        let (geometry, bell) = (self.device.geometry(), self.device.bell());
+        let (geometry, events) = (self.device.geometry(), self.device.events());
         let addr = geometry.memory_block_addr(memory_block);
         let size = geometry.memory_block_size();
         for _ in 0..ONLINE_TRIES {
             match memory_block::online_movable(addr, size) {
                 Stored::Done => return Outcome::Done,
-                Stored::Again if !bell.is_rung(STOP) => {}
+                Stored::Again if !events.is_set(STOP) => {}
                 Stored::Again => return Outcome::Failed(Failure::Interrupted),
                 Stored::Refused(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
                 // Online already, too.
@@ -156,7 +156,7 @@ impl Worker {
         brief: bool,
         used: u64,
     ) -> (Outcome, bool) {
-        let (geometry, bell) = (self.device.geometry(), self.device.bell());
+        let (geometry, events) = (self.device.geometry(), self.device.events());
         let count = memory_blocks.end.saturating_sub(memory_blocks.start);
         let addr = geometry.memory_block_addr(memory_blocks.start);
         let size = u64::from(count).saturating_mul(geometry.memory_block_size());
@@ -164,7 +164,7 @@ impl Worker {
         // Migration takes longer than what would be won.
         let _expedited = (used == 0).then(hotplug::Expedited::begin);
         let begun = Instant::<Monotonic>::now();
-        let result = bell.attempt(limit_ms, URGENT, || {
+        let result = events.attempt(limit_ms, URGENT, || {
             self.device.region().remove(addr, size, online)
         });
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
@@ -176,7 +176,7 @@ impl Worker {
                 }
                 Outcome::Done
             }
-            Err(EINTR) if online && !bell.is_rung(URGENT) => {
+            Err(EINTR) if online && !events.is_set(URGENT) => {
                 let left = self.used_in(memory_blocks, 1).map(|(left, _)| left);
                 // That a brief attempt goes over much memory once says nothing.
                 let late = left.is_some_and(|left| {
@@ -247,7 +247,7 @@ impl Worker {
             match pages.take() {
                 Ok(()) => return Outcome::Done,
                 Err(ENOMEM) => return Outcome::Failed(Failure::NoMemory),
-                Err(_) if self.device.bell().is_rung(URGENT) => {
+                Err(_) if self.device.events().is_set(URGENT) => {
                     return Outcome::Failed(Failure::Interrupted)
                 }
                 Err(_) => {}

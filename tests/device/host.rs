@@ -6,9 +6,9 @@
 //! transport's ring, `transport`, `pending`, `again`, and what says which memory is online. Under the
 //! last ones nothing else is locked.
 
-use crate::linux::bell::Bell;
 use crate::linux::control::Control;
 use crate::linux::debug_dir::Directory;
+use crate::linux::event_flags::EventFlags;
 use crate::linux::hidden::Hidden;
 use crate::linux::ring::Chain;
 use crate::linux::thread::Run;
@@ -86,7 +86,7 @@ pub(crate) struct Host {
     parent: ARef<device::Device>,
     hidden: Arc<Hidden>,
     #[pin]
-    bell: Bell,
+    events: EventFlags,
     epoch: Instant<Monotonic>,
     #[pin]
     model: Mutex<Device<Pages>>,
@@ -125,7 +125,7 @@ impl Host {
             pin_init!(Self {
                 parent: parent.into(),
                 hidden,
-                bell <- Bell::new(),
+                events <- EventFlags::new(),
                 epoch: Instant::now(),
                 model <- new_mutex!(model),
                 registration <- new_mutex!(None),
@@ -311,7 +311,7 @@ impl Host {
         for pending in self.pending.lock().iter_mut() {
             pending.at_ms = Some(0);
         }
-        self.bell.ring(KICK);
+        self.events.set(KICK);
     }
 
     /// Answers that have not been given never will be.
@@ -407,19 +407,19 @@ impl Host {
 
 impl Run for Host {
     fn run(&self) {
-        while !self.bell.is_rung(STOP) {
-            self.bell.take(KICK);
+        while !self.events.is_set(STOP) {
+            self.events.clear(KICK);
             let transport = self.transport.lock().clone();
             let timeout = transport.and_then(|transport| {
                 self.serve(&transport);
                 self.give_due(&transport)
             });
-            self.bell.wait(KICK | STOP, timeout);
+            self.events.wait(KICK | STOP, timeout);
         }
     }
 
     fn stop(&self) {
-        self.bell.ring(STOP);
+        self.events.set(STOP);
     }
 }
 
@@ -446,7 +446,7 @@ impl Hypervisor for Host {
     }
 
     fn kicked(&self) {
-        self.bell.ring(KICK);
+        self.events.set(KICK);
     }
 
     fn reset(&self) {

@@ -3,12 +3,12 @@
 //! Safe wrappers for kernel facilities, with all `unsafe` code: some of the driver's, and what only
 //! a device needs.
 
-#[allow(dead_code)]
-#[path = "../../../rust/linux/bell.rs"]
-pub(crate) mod bell;
 pub(crate) mod control;
 #[path = "../../../rust/linux/debug_dir.rs"]
 pub(crate) mod debug_dir;
+#[allow(dead_code)]
+#[path = "../../../rust/linux/event_flags.rs"]
+pub(crate) mod event_flags;
 pub(crate) mod hidden;
 #[allow(dead_code)]
 #[path = "../../../rust/linux/hotplug.rs"]
