@@ -61,7 +61,7 @@ fn blocks(engine: &Engine, f: &mut dyn Write) -> fmt::Result {
             f,
             "{number} {:#x} {}",
             geometry.memory_block_addr(number),
-            map.in_linux(number).as_str()
+            map.memory_block_state(number).as_str()
         )?;
         for (on, word) in [
             (map.is_moving(number), " moving"),

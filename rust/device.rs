@@ -48,7 +48,7 @@ use kernel::time::Instant;
 use kernel::time::Monotonic;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Flags;
-use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::geometry::Geometry;
@@ -198,7 +198,7 @@ impl Device {
             let block = self.geometry.block_of_memory_block(number);
             let partly = self.with_engine(|engine| {
                 let map = engine.map();
-                map.in_linux(number) == InLinux::Offline
+                map.memory_block_state(number) == MemoryBlockState::Offline
                     && (map.plugged_in(block) < self.geometry.subs_per_block()
                         || map.flags(block).contains(Flags::HELD))
             });
@@ -257,7 +257,7 @@ impl Device {
         let mut count = 0_u32;
         for number in 0..self.geometry.memory_blocks() {
             let state = self.settled_state(number, begun, patience_ms)?;
-            count = count.saturating_add(u32::from(state != InLinux::Absent));
+            count = count.saturating_add(u32::from(state != MemoryBlockState::Absent));
             self.with_engine(|engine| engine.adopt(number, state));
         }
         for block in 0..self.geometry.blocks() {
@@ -272,19 +272,19 @@ impl Device {
         number: u32,
         begun: Instant<Monotonic>,
         patience_ms: i64,
-    ) -> Result<InLinux> {
+    ) -> Result<MemoryBlockState> {
         let addr = self.geometry.memory_block_addr(number);
         let size = self.geometry.memory_block_size();
         loop {
             match memory_block::state(addr, size)? {
                 Found::Nothing => return self.absent(addr, size),
-                Found::Offline => return Ok(InLinux::Offline),
+                Found::Offline => return Ok(MemoryBlockState::Offline),
                 Found::Online => return Ok(self.online_state(number)),
                 Found::Moving => {}
             }
             // Whoever moves it may be waiting for us by now, and not go on before we know.
-            let told = self.with_engine(|engine| engine.map().in_linux(number));
-            if told != InLinux::Absent {
+            let told = self.with_engine(|engine| engine.map().memory_block_state(number));
+            if told != MemoryBlockState::Absent {
                 return Ok(told);
             }
             if begun.elapsed().as_millis() >= patience_ms {
@@ -295,10 +295,10 @@ impl Device {
     }
 
     /// Makes sure that Linux has no memory where it has no memory block.
-    fn absent(&self, addr: u64, size: u64) -> Result<InLinux> {
+    fn absent(&self, addr: u64, size: u64) -> Result<MemoryBlockState> {
         let range = addr..addr.saturating_add(size);
         if self.region.sections(&range) == Sections::Absent && !self.region.has_system_ram(range) {
-            return Ok(InLinux::Absent);
+            return Ok(MemoryBlockState::Absent);
         }
         dev_err!(
             self.dev(),
@@ -309,13 +309,13 @@ impl Device {
     }
 
     /// The state of a memory block that is online, or about to be.
-    fn online_state(&self, number: u32) -> InLinux {
+    fn online_state(&self, number: u32) -> MemoryBlockState {
         let addr = self.geometry.memory_block_addr(number);
         let pages = self.region.pages(addr, self.geometry.memory_block_size());
         if pages.is_some_and(|pages| pages.movable()) {
-            InLinux::Movable
+            MemoryBlockState::Movable
         } else {
-            InLinux::Kernel
+            MemoryBlockState::Kernel
         }
     }
 
@@ -332,7 +332,7 @@ impl Device {
                 };
                 let next = self.geometry.memory_block_addr(number.saturating_add(1));
                 let stop = next.min(end);
-                if engine.map().in_linux(number).online() {
+                if engine.map().memory_block_state(number).online() {
                     any = true;
                     all = self
                         .region
@@ -435,13 +435,13 @@ impl Listener for Device {
             dev_warn!(self.dev(), "part of a memory block moves: {:#x}\n", start);
             return Err(EINVAL);
         }
-        let movable = || self.online_state(number) == InLinux::Movable;
+        let movable = || self.online_state(number) == MemoryBlockState::Movable;
         match event {
             Event::GoingOnline => {
                 let movable = movable();
                 let mut wanted = false;
                 self.ask(|engine| {
-                    engine.announced(number, InLinux::Offline);
+                    engine.announced(number, MemoryBlockState::Offline);
                     let block = self.geometry.block_of_memory_block(number);
                     wanted = engine.map().flags(block).contains(Flags::WANTED);
                     engine.going_online(number, movable)

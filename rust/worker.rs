@@ -24,7 +24,7 @@ use kernel::sync::Mutex;
 use kernel::time::Instant;
 use kernel::time::Monotonic;
 use virtio_mem_core::block_map::Flags;
-use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::effort::Pace;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
@@ -254,10 +254,10 @@ impl Worker {
             let block = geometry.block_of_memory_block(number);
             let (leave, online) = device.with_engine(|engine| {
                 let (map, flags) = (engine.map(), engine.map().flags(block));
-                let state = map.in_linux(number);
-                let unwanted = state == InLinux::Offline && flags.contains(Flags::WANTED);
+                let state = map.memory_block_state(number);
+                let unwanted = state == MemoryBlockState::Offline && flags.contains(Flags::WANTED);
                 let useless = map.plugged_in(block) == 0 || unwanted;
-                let leave = state == InLinux::Absent
+                let leave = state == MemoryBlockState::Absent
                     || !useless
                     || flags.contains(Flags::HELD)
                     || map.is_moving(number);

@@ -20,7 +20,7 @@ use static_assertions::const_assert;
 
 /// What Linux does with a memory block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InLinux {
+pub enum MemoryBlockState {
     /// It does not know it.
     Absent,
     /// Added, not in use.
@@ -31,7 +31,7 @@ pub enum InLinux {
     Kernel,
 }
 
-impl InLinux {
+impl MemoryBlockState {
     /// A word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -89,15 +89,15 @@ bitflags! {
 
 impl Seen {
     /// The state of the whole: that of the memory block that is hardest to get back.
-    fn state(self) -> InLinux {
+    fn state(self) -> MemoryBlockState {
         if self.contains(Self::KERNEL) {
-            InLinux::Kernel
+            MemoryBlockState::Kernel
         } else if self.contains(Self::MOVABLE) {
-            InLinux::Movable
+            MemoryBlockState::Movable
         } else if self.contains(Self::OFFLINE) {
-            InLinux::Offline
+            MemoryBlockState::Offline
         } else {
-            InLinux::Absent
+            MemoryBlockState::Absent
         }
     }
 }
@@ -238,14 +238,14 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         let mut standing = Standing::default();
         for block in 0..self.geometry.blocks() {
             let sum = match self.state_of(block) {
-                InLinux::Absent => &mut standing.not_added,
-                InLinux::Offline => &mut standing.offline,
-                InLinux::Movable => &mut standing.movable,
-                InLinux::Kernel => &mut standing.kernel,
+                MemoryBlockState::Absent => &mut standing.not_added,
+                MemoryBlockState::Offline => &mut standing.offline,
+                MemoryBlockState::Movable => &mut standing.movable,
+                MemoryBlockState::Kernel => &mut standing.kernel,
             };
             *sum = sum.saturating_add(self.plugged_in(block));
         }
-        let added = |number: &u32| self.in_linux(*number) != InLinux::Absent;
+        let added = |number: &u32| self.memory_block_state(*number) != MemoryBlockState::Absent;
         let count = (0..self.geometry.memory_blocks()).filter(added).count();
         standing.added = u32::try_from(count).unwrap_or(u32::MAX);
         standing
@@ -288,12 +288,12 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     }
 
     /// What Linux does with a memory block.
-    pub fn in_linux(&self, memory_block: u32) -> InLinux {
+    pub fn memory_block_state(&self, memory_block: u32) -> MemoryBlockState {
         match self.byte(self.memory_block_byte(memory_block)) & STATE_MASK {
-            0 => InLinux::Absent,
-            1 => InLinux::Offline,
-            2 => InLinux::Movable,
-            _ => InLinux::Kernel,
+            0 => MemoryBlockState::Absent,
+            1 => MemoryBlockState::Offline,
+            2 => MemoryBlockState::Movable,
+            _ => MemoryBlockState::Kernel,
         }
     }
 
@@ -303,24 +303,29 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     }
 
     /// Changes the state of a memory block, and files its block accordingly.
-    pub fn set_in_linux(&mut self, memory_block: u32, state: InLinux, moving: bool) {
+    pub fn set_memory_block_state(
+        &mut self,
+        memory_block: u32,
+        state: MemoryBlockState,
+        moving: bool,
+    ) {
         if memory_block >= self.geometry.memory_blocks() {
             return;
         }
         let block = self.geometry.block_of_memory_block(memory_block);
         self.file(block, false);
-        if self.in_linux(memory_block) == InLinux::Offline {
+        if self.memory_block_state(memory_block) == MemoryBlockState::Offline {
             self.offline = self.offline.saturating_sub(1);
         }
         let number = match state {
-            InLinux::Absent => 0,
-            InLinux::Offline => 1,
-            InLinux::Movable => 2,
-            InLinux::Kernel => 3,
+            MemoryBlockState::Absent => 0,
+            MemoryBlockState::Offline => 1,
+            MemoryBlockState::Movable => 2,
+            MemoryBlockState::Kernel => 3,
         };
         let byte = if moving { number | MOVING } else { number };
         self.set_byte(self.memory_block_byte(memory_block), byte);
-        if state == InLinux::Offline {
+        if state == MemoryBlockState::Offline {
             self.offline = self.offline.saturating_add(1);
         }
         self.file(block, true);
@@ -329,11 +334,11 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     fn seen(&self, block: u32) -> Seen {
         let mut seen = Seen::empty();
         for memory_block in self.geometry.memory_blocks_of(block) {
-            seen |= match self.in_linux(memory_block) {
-                InLinux::Absent => Seen::ABSENT,
-                InLinux::Offline => Seen::OFFLINE,
-                InLinux::Movable => Seen::MOVABLE,
-                InLinux::Kernel => Seen::KERNEL,
+            seen |= match self.memory_block_state(memory_block) {
+                MemoryBlockState::Absent => Seen::ABSENT,
+                MemoryBlockState::Offline => Seen::OFFLINE,
+                MemoryBlockState::Movable => Seen::MOVABLE,
+                MemoryBlockState::Kernel => Seen::KERNEL,
             };
             seen.set(
                 Seen::MOVING,
@@ -345,15 +350,15 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
 
     /// What Linux does with a block: the state of that of its memory blocks which is hardest to get
     /// back.
-    pub fn state_of(&self, block: u32) -> InLinux {
+    pub fn state_of(&self, block: u32) -> MemoryBlockState {
         self.seen(block).state()
     }
 
     /// The first memory block of a block that is in this state.
-    pub fn find(&self, block: u32, state: InLinux) -> Option<u32> {
+    pub fn find(&self, block: u32, state: MemoryBlockState) -> Option<u32> {
         self.geometry
             .memory_blocks_of(block)
-            .find(|memory_block| self.in_linux(*memory_block) == state)
+            .find(|memory_block| self.memory_block_state(*memory_block) == state)
     }
 
     /// Whether Linux is moving something of a block.
@@ -390,7 +395,7 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
             }
         };
         self.plugged = add(self.plugged, plugged);
-        if seen.state() == InLinux::Absent {
+        if seen.state() == MemoryBlockState::Absent {
             self.loose = add(self.loose, plugged);
         }
         if flags.intersects(Flags::HELD | Flags::TRANSIT | Flags::LOST)
@@ -400,18 +405,18 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         }
         let full = plugged == self.geometry.subs_per_block();
         let class = match (seen.state(), plugged) {
-            (InLinux::Absent, 0) => Class::Unused,
-            (InLinux::Absent, _) => Class::Loose,
-            (InLinux::Offline, 0) => Class::OfflineEmpty,
-            (InLinux::Movable, 0) => Class::MovableEmpty,
-            (InLinux::Kernel, 0) => Class::KernelEmpty,
+            (MemoryBlockState::Absent, 0) => Class::Unused,
+            (MemoryBlockState::Absent, _) => Class::Loose,
+            (MemoryBlockState::Offline, 0) => Class::OfflineEmpty,
+            (MemoryBlockState::Movable, 0) => Class::MovableEmpty,
+            (MemoryBlockState::Kernel, 0) => Class::KernelEmpty,
             (_, _) if seen.contains(Seen::ABSENT) => Class::Incomplete,
-            (InLinux::Offline, _) if full => Class::OfflineFull,
-            (InLinux::Offline, _) => Class::OfflinePartial,
-            (InLinux::Movable, _) if full => Class::MovableFull,
-            (InLinux::Movable, _) => Class::MovablePartial,
-            (InLinux::Kernel, _) if full => Class::KernelFull,
-            (InLinux::Kernel, _) => Class::KernelPartial,
+            (MemoryBlockState::Offline, _) if full => Class::OfflineFull,
+            (MemoryBlockState::Offline, _) => Class::OfflinePartial,
+            (MemoryBlockState::Movable, _) if full => Class::MovableFull,
+            (MemoryBlockState::Movable, _) => Class::MovablePartial,
+            (MemoryBlockState::Kernel, _) if full => Class::KernelFull,
+            (MemoryBlockState::Kernel, _) => Class::KernelPartial,
         };
         let refused = flags.contains(Flags::REFUSED);
         if refused {

@@ -419,7 +419,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 memory_blocks: memory_blocks.clone(),
                 online: memory_blocks
                     .clone()
-                    .any(|number| self.map.in_linux(number).online()),
+                    .any(|number| self.map.memory_block_state(number).online()),
                 brief: !self.first_pass,
             },
         };

@@ -113,7 +113,7 @@ impl Worker {
         for number in memory_blocks.clone() {
             let online = self
                 .device
-                .with_engine(|engine| engine.map().in_linux(number).online());
+                .with_engine(|engine| engine.map().memory_block_state(number).online());
             if online {
                 let mine = ours.min(whole);
                 let addr = geometry.memory_block_addr(number);

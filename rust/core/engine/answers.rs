@@ -9,7 +9,7 @@ use super::Failure;
 use super::Outcome;
 use super::Surroundings;
 use crate::block_map::Flags;
-use crate::block_map::InLinux;
+use crate::block_map::MemoryBlockState;
 use crate::portion::Portion;
 use crate::vocabulary::Reason;
 use crate::wire::Config;
@@ -286,8 +286,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let block = self.map.geometry().block_of_memory_block(memory_block);
         self.set_transit(memory_block, false);
         if let Some(failure) = failure {
-            self.map.set_in_linux(memory_block, InLinux::Absent, false);
-            if self.map.find(block, InLinux::Offline).is_none() {
+            self.map
+                .set_memory_block_state(memory_block, MemoryBlockState::Absent, false);
+            if self.map.find(block, MemoryBlockState::Offline).is_none() {
                 self.map.set_flags(block, Flags::WANTED, false);
             }
             let reason = match failure {
@@ -302,7 +303,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 // Linux has it, or something else at its place.
                 self.resync(around);
             }
-        } else if self.map.in_linux(memory_block) == InLinux::Offline
+        } else if self.map.memory_block_state(memory_block) == MemoryBlockState::Offline
             && self.map.flags(block).contains(Flags::WANTED)
         {
             // At once: until it is online nobody else may choose its zone.
@@ -324,7 +325,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {
         self.set_transit(memory_block, false);
         let block = self.map.geometry().block_of_memory_block(memory_block);
-        if self.map.in_linux(memory_block).online() {
+        if self.map.memory_block_state(memory_block).online() {
             self.linux.reset();
             self.progress();
         } else if failure == Some(Failure::NoMemory) {
@@ -363,7 +364,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return;
         }
         for memory_block in memory_blocks {
-            self.map.set_in_linux(memory_block, InLinux::Absent, false);
+            self.map
+                .set_memory_block_state(memory_block, MemoryBlockState::Absent, false);
         }
         self.progress();
         // There is room again.

@@ -15,7 +15,7 @@ use super::Engine;
 use super::Failure;
 use super::Surroundings;
 use crate::block_map::Flags;
-use crate::block_map::InLinux;
+use crate::block_map::MemoryBlockState;
 use crate::vocabulary::Reason;
 use crate::wire::Config;
 use crate::wire::Plugged;
@@ -104,7 +104,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Linux has `memory_block` in this state, as was found after [`Engine::take_over`] or for a
     /// [`super::Step::Resync`]. Of its sub-blocks all are believed to be plugged where Linux may use
     /// them, until the device has been asked.
-    pub fn adopt(&mut self, memory_block: u32, state: InLinux) {
+    pub fn adopt(&mut self, memory_block: u32, state: MemoryBlockState) {
         if self.map.is_moving(memory_block) {
             // The memory notifier tells how that ends.
             return;
@@ -113,18 +113,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let block = geometry.block_of_memory_block(memory_block);
         let news = self.is_news(memory_block, state);
         if news {
-            self.map.set_in_linux(memory_block, state, false);
+            self.map.set_memory_block_state(memory_block, state, false);
             let stale = Flags::WANTED | Flags::TRIED | Flags::REFUSED | Flags::LOST;
             self.map.set_flags(block, stale, false);
         }
-        if state.online() || (news && state == InLinux::Offline) {
+        if state.online() || (news && state == MemoryBlockState::Offline) {
             self.map.set_plugged(geometry.subs_of(block), true);
         }
     }
 
     /// A move of `memory_block` is announced, which was in `state` until now. It does not begin before
     /// all is known, so [`Engine::adopt`] need not wait for its end.
-    pub fn announced(&mut self, memory_block: u32, state: InLinux) {
+    pub fn announced(&mut self, memory_block: u32, state: MemoryBlockState) {
         if self.taking_over && self.is_news(memory_block, state) {
             self.adopt(memory_block, state);
         }
@@ -132,9 +132,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Whether the map is to be changed to `state` for `memory_block`. When a driver takes over, what
     /// the memory notifier has told before is newer.
-    fn is_news(&self, memory_block: u32, state: InLinux) -> bool {
-        let known = self.map.in_linux(memory_block);
-        known != state && (known == InLinux::Absent || self.doing == Doing::Resync)
+    fn is_news(&self, memory_block: u32, state: MemoryBlockState) -> bool {
+        let known = self.map.memory_block_state(memory_block);
+        known != state && (known == MemoryBlockState::Absent || self.doing == Doing::Resync)
     }
 
     /// The pages of sub-block `sub` are out of the page allocator, where its memory blocks are
@@ -246,7 +246,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         while at < geometry.subs() {
             let block = geometry.block_of(at);
             let stop = geometry.subs_of(block).end;
-            if self.map.state_of(block) == InLinux::Offline && !self.map.moves(block) {
+            if self.map.state_of(block) == MemoryBlockState::Offline && !self.map.moves(block) {
                 self.map.set_plugged(at..stop, false);
             }
             at = stop;

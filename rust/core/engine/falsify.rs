@@ -5,13 +5,14 @@
 //! Not in a module that is built without `VMEM_TEST_HOOKS=1`.
 
 use super::Engine;
-use crate::block_map::InLinux;
+use crate::block_map::MemoryBlockState;
 use core::ops::DerefMut;
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// From now on the map says of a memory block that Linux does not have it.
     pub fn forget(&mut self, memory_block: u32) {
-        self.map.set_in_linux(memory_block, InLinux::Absent, false);
+        self.map
+            .set_memory_block_state(memory_block, MemoryBlockState::Absent, false);
         self.retry();
     }
 

@@ -9,7 +9,7 @@ use super::Onlining;
 use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
-use crate::block_map::InLinux;
+use crate::block_map::MemoryBlockState;
 use crate::vocabulary::Reason;
 use core::num::NonZeroU32;
 use core::ops::DerefMut;
@@ -190,13 +190,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next memory block that the driver has to bring online.
     fn next_to_online(&self) -> Option<u32> {
         let block = self.map.class(Class::Wanted).first()?;
-        self.map.find(block, InLinux::Offline)
+        self.map.find(block, MemoryBlockState::Offline)
     }
 
     /// The next memory block to be added of a big block that Linux has a part of.
     fn next_to_complete(&self) -> Option<u32> {
         let block = self.not_refused(Class::Incomplete)?;
-        self.map.find(block, InLinux::Absent)
+        self.map.find(block, MemoryBlockState::Absent)
     }
 
     /// The first block of a class that Linux has not refused.
@@ -214,7 +214,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn refused_and_offline(&self) -> Option<Doing> {
         let refused = self.map.class(Class::Refused);
         let mut block = refused.first()?;
-        while self.map.state_of(block) != InLinux::Offline {
+        while self.map.state_of(block) != MemoryBlockState::Offline {
             block = refused.at_or_above(block.checked_add(1)?)?;
         }
         self.removal_of(block).map(Doing::Remove)
@@ -275,6 +275,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let mut flags = Flags::TRANSIT;
         flags.set(Flags::WANTED, self.onlining == Onlining::Movable);
         self.map.set_flags(block, flags, true);
-        self.map.set_in_linux(memory_block, InLinux::Offline, false);
+        self.map
+            .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
     }
 }

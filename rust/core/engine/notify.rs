@@ -7,7 +7,7 @@
 
 use super::Engine;
 use crate::block_map::Flags;
-use crate::block_map::InLinux;
+use crate::block_map::MemoryBlockState;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 use core::ops::Range;
@@ -33,7 +33,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             // comes back when the rest cannot go.)
             Verdict::Allow
                 if flags.contains(Flags::REFUSED | Flags::TRANSIT)
-                    && self.state_around(memory_block) == InLinux::Offline =>
+                    && self.state_around(memory_block) == MemoryBlockState::Offline =>
             {
                 Verdict::Deny
             }
@@ -41,7 +41,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             // rule is faster than we are.
             Verdict::Allow if wanted && !movable => Verdict::Deny,
             Verdict::Allow => {
-                self.map.set_in_linux(memory_block, InLinux::Offline, true);
+                self.map
+                    .set_memory_block_state(memory_block, MemoryBlockState::Offline, true);
                 Verdict::Allow
             }
             verdict => verdict,
@@ -51,13 +52,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// MEM_ONLINE. Returns whether the engine should have a look: it is somebody else's doing.
     pub fn online(&mut self, memory_block: u32, movable: bool) -> bool {
         let state = if movable {
-            InLinux::Movable
+            MemoryBlockState::Movable
         } else {
-            InLinux::Kernel
+            MemoryBlockState::Kernel
         };
-        self.map.set_in_linux(memory_block, state, false);
+        self.map.set_memory_block_state(memory_block, state, false);
         let block = self.map.geometry().block_of_memory_block(memory_block);
-        if self.map.find(block, InLinux::Offline).is_none() {
+        if self.map.find(block, MemoryBlockState::Offline).is_none() {
             self.map
                 .set_flags(block, Flags::WANTED | Flags::REFUSED, false);
         }
@@ -66,34 +67,36 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// MEM_CANCEL_ONLINE, also for a move that was never announced. Returns as [`Engine::online`].
     pub fn cancel_online(&mut self, memory_block: u32) -> bool {
-        if self.map.in_linux(memory_block) == InLinux::Offline {
-            self.map.set_in_linux(memory_block, InLinux::Offline, false);
+        if self.map.memory_block_state(memory_block) == MemoryBlockState::Offline {
+            self.map
+                .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
         }
         self.moved(memory_block, &[])
     }
 
     /// MEM_GOING_OFFLINE: a memory block is about to be emptied.
     pub fn going_offline(&mut self, memory_block: u32) -> Verdict {
-        let state = self.map.in_linux(memory_block);
+        let state = self.map.memory_block_state(memory_block);
         let verdict = self.going(memory_block, true);
         if verdict == Verdict::Allow {
-            self.map.set_in_linux(memory_block, state, true);
+            self.map.set_memory_block_state(memory_block, state, true);
         }
         verdict
     }
 
     /// MEM_OFFLINE. Returns as [`Engine::online`].
     pub fn offline(&mut self, memory_block: u32) -> bool {
-        self.map.set_in_linux(memory_block, InLinux::Offline, false);
+        self.map
+            .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
         self.moved(memory_block, &[Reason::MemoryInUse])
     }
 
     /// MEM_CANCEL_OFFLINE. Returns whether the move had been announced and allowed.
     pub fn cancel_offline(&mut self, memory_block: u32) -> bool {
-        let state = self.map.in_linux(memory_block);
+        let state = self.map.memory_block_state(memory_block);
         let moving = state.online() && self.map.is_moving(memory_block);
         if moving {
-            self.map.set_in_linux(memory_block, state, false);
+            self.map.set_memory_block_state(memory_block, state, false);
             self.moved(memory_block, &[]);
         }
         moving
@@ -102,7 +105,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// A memory block has been removed from Linux outside of a step, by a driver that is winding
     /// down.
     pub fn gone(&mut self, memory_block: u32) {
-        self.map.set_in_linux(memory_block, InLinux::Absent, false);
+        self.map
+            .set_memory_block_state(memory_block, MemoryBlockState::Absent, false);
     }
 
     /// The state of sub-block `sub` and its neighbours above, up to `end`, for the online-page
@@ -113,13 +117,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Whether a memory block that is online (or not) may move.
     fn going(&self, memory_block: u32, online: bool) -> Verdict {
-        let state = self.map.in_linux(memory_block);
+        let state = self.map.memory_block_state(memory_block);
         let flags = self.flags_around(memory_block);
         if self.taking_over && !flags.contains(Flags::TRANSIT) {
             // Nothing is known about its sub-blocks.
             return Verdict::Later;
         }
-        if state == InLinux::Absent || state.online() != online || self.map.is_moving(memory_block)
+        if state == MemoryBlockState::Absent
+            || state.online() != online
+            || self.map.is_moving(memory_block)
         {
             return Verdict::Deny;
         }
@@ -132,13 +138,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Whether `memory_block` is kept offline for as long as the step under way lasts: it is offline, and
     /// [`Engine::going_online`] refuses it. For [`crate::guard::Usage::keeps_offline`].
     pub fn keeps_offline(&self, memory_block: u32) -> bool {
-        self.map.in_linux(memory_block) == InLinux::Offline
+        self.map.memory_block_state(memory_block) == MemoryBlockState::Offline
             && !self.map.is_moving(memory_block)
             && self.flags_around(memory_block).contains(Flags::HELD)
     }
 
     /// The state of a memory block's block.
-    fn state_around(&self, memory_block: u32) -> InLinux {
+    fn state_around(&self, memory_block: u32) -> MemoryBlockState {
         let geometry = self.map.geometry();
         self.map
             .state_of(geometry.block_of_memory_block(memory_block))

@@ -15,7 +15,7 @@ use super::Look;
 use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
-use crate::block_map::InLinux;
+use crate::block_map::MemoryBlockState;
 use crate::effort;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
@@ -417,7 +417,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = self.map.geometry();
         let used = geometry
             .memory_blocks_of(block)
-            .filter(|number| self.map.in_linux(*number).online())
+            .filter(|number| self.map.memory_block_state(*number).online())
             .fold(0_u64, |sum, number| sum.saturating_add(look(number)));
         // What is unplugged of it looks used too.
         let withheld = geometry.size_of(geometry.subs_per_block().saturating_sub(plugged));
@@ -469,12 +469,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// some of them, one. `None`: it has none.
     pub(super) fn removal_of(&self, block: u32) -> Option<Range<u32>> {
         let all = self.map.geometry().memory_blocks_of(block);
-        if self.map.find(block, InLinux::Absent).is_none() {
+        if self.map.find(block, MemoryBlockState::Absent).is_none() {
             return Some(all);
         }
-        let one = all
-            .rev()
-            .find(|memory_block| self.map.in_linux(*memory_block) != InLinux::Absent)?;
+        let one = all.rev().find(|memory_block| {
+            self.map.memory_block_state(*memory_block) != MemoryBlockState::Absent
+        })?;
         Some(one..one.saturating_add(1))
     }
 }

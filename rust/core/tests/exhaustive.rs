@@ -133,7 +133,7 @@ fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
         .collect();
     let numbers = 0..geometry.memory_blocks();
     let states: Vec<_> = numbers
-        .map(|n| (map.in_linux(n).as_str(), map.is_moving(n)))
+        .map(|n| (map.memory_block_state(n).as_str(), map.is_moving(n)))
         .collect();
     let flags: Vec<_> = (0..geometry.blocks())
         .map(|block| map.flags(block).bits())

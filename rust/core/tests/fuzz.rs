@@ -255,7 +255,7 @@ fn any_use_of_the_block_map() {
             let a = u32::from(a) << (what / 4 % 2);
             match what % 4 {
                 0 | 1 => model.set_plugged(a, 1 + u32::from(b), on % 2 == 0),
-                2 => model.set_in_linux(a % 8, b % 4, on % 2 == 0),
+                2 => model.set_memory_block_state(a % 8, b % 4, on % 2 == 0),
                 _ => model.set_flags(a % 8, b % 16, on % 2 == 0),
             }
         }

@@ -470,7 +470,7 @@ proptest! {
             model.set_plugged(start, len, on);
         }
         for (number, state, moving, flags) in states {
-            model.set_in_linux(number, state, moving);
+            model.set_memory_block_state(number, state, moving);
             model.set_flags(number, flags, moving);
         }
         prop_assert_eq!(model.check(), Ok(()));

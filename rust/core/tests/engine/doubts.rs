@@ -13,7 +13,7 @@ use crate::world::MANNERS;
 use crate::world::MIB;
 use crate::world::SUB;
 use virtio_mem_core::block_map::BlockMap;
-use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Onlining;
@@ -90,24 +90,36 @@ fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
     let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
     resize(&mut world, 2 * BLOCK);
     // With nothing to take over, a block that the engine has not added is none of it.
-    world.engine.announced(3, InLinux::Offline);
-    assert_eq!(world.engine.map().in_linux(3), InLinux::Absent);
+    world.engine.announced(3, MemoryBlockState::Offline);
+    assert_eq!(
+        world.engine.map().memory_block_state(3),
+        MemoryBlockState::Absent
+    );
     assert_eq!(world.engine.going_online(3, true), Verdict::Deny);
     let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&world.geometry)];
     let mut engine = Engine::new(world.geometry, words, world.config, Onlining::Movable);
     engine.take_over();
-    engine.announced(0, InLinux::Movable);
-    engine.announced(1, InLinux::Offline);
-    assert_eq!(engine.map().in_linux(0), InLinux::Movable);
-    assert_eq!(engine.map().in_linux(1), InLinux::Offline);
+    engine.announced(0, MemoryBlockState::Movable);
+    engine.announced(1, MemoryBlockState::Offline);
+    assert_eq!(
+        engine.map().memory_block_state(0),
+        MemoryBlockState::Movable
+    );
+    assert_eq!(
+        engine.map().memory_block_state(1),
+        MemoryBlockState::Offline
+    );
     // They wait all the same, and what is said later of one that is known changes nothing.
     assert_eq!(engine.going_offline(0), Verdict::Later);
     assert_eq!(engine.going_online(1, true), Verdict::Later);
-    engine.adopt(0, InLinux::Kernel);
-    engine.adopt(1, InLinux::Offline);
+    engine.adopt(0, MemoryBlockState::Kernel);
+    engine.adopt(1, MemoryBlockState::Offline);
     engine.adopt_withheld(1);
-    engine.announced(0, InLinux::Movable);
-    assert_eq!(engine.map().in_linux(0), InLinux::Movable);
+    engine.announced(0, MemoryBlockState::Movable);
+    assert_eq!(
+        engine.map().memory_block_state(0),
+        MemoryBlockState::Movable
+    );
     assert_eq!(engine.map().plugged(), 2 * (BLOCK / SUB) as u32 - 1);
 }
 
@@ -267,7 +279,10 @@ fn forgotten_block_in_use_is_found_again_and_not_unplugged() {
         world.run(200);
         assert_eq!((world.not_sent, world.violation.take()), (1, None));
         assert_eq!(world.plugged(), 8 * BLOCK);
-        assert_eq!(world.engine.map().in_linux(3), InLinux::Movable);
+        assert_eq!(
+            world.engine.map().memory_block_state(3),
+            MemoryBlockState::Movable
+        );
         assert_eq!(world.engine.status().reason, Reason::MemoryInUse);
         world.owner.fill(Owner::Buddy);
         settle(&mut world);
@@ -295,7 +310,10 @@ fn block_that_linux_has_already_is_kept_when_adding_it_fails() {
     for block in 0..3 {
         world.engine.forget(block);
         settle(&mut world);
-        assert_eq!(world.engine.map().in_linux(block), InLinux::Movable);
+        assert_eq!(
+            world.engine.map().memory_block_state(block),
+            MemoryBlockState::Movable
+        );
     }
     assert_eq!((world.plugged(), world.not_sent), (3 * BLOCK, 0));
 }

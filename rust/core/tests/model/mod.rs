@@ -6,7 +6,7 @@ use std::ops::Range;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Class;
 use virtio_mem_core::block_map::Flags;
-use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
@@ -14,11 +14,11 @@ use virtio_mem_core::wire::Config;
 
 const MIB: u64 = 1 << 20;
 /// What a memory block of Linux can be.
-const STATES: [InLinux; 4] = [
-    InLinux::Absent,
-    InLinux::Offline,
-    InLinux::Movable,
-    InLinux::Kernel,
+const STATES: [MemoryBlockState; 4] = [
+    MemoryBlockState::Absent,
+    MemoryBlockState::Offline,
+    MemoryBlockState::Movable,
+    MemoryBlockState::Kernel,
 ];
 
 /// What is asked of the map.
@@ -36,7 +36,7 @@ pub(crate) struct Model {
     map: BlockMap<Vec<u64>>,
     plugged: Vec<bool>,
     /// Memory blocks, and whether they move.
-    states: Vec<(InLinux, bool)>,
+    states: Vec<(MemoryBlockState, bool)>,
     /// Blocks.
     flags: Vec<Flags>,
 }
@@ -67,7 +67,7 @@ impl Model {
         Self {
             map: BlockMap::new(geometry, words),
             plugged: vec![false; geometry.subs() as usize],
-            states: vec![(InLinux::Absent, false); geometry.memory_blocks() as usize],
+            states: vec![(MemoryBlockState::Absent, false); geometry.memory_blocks() as usize],
             flags: vec![Flags::empty(); geometry.blocks() as usize],
         }
     }
@@ -81,9 +81,9 @@ impl Model {
         }
     }
 
-    pub(crate) fn set_in_linux(&mut self, number: u32, state: u8, moving: bool) {
+    pub(crate) fn set_memory_block_state(&mut self, number: u32, state: u8, moving: bool) {
         let state = STATES[usize::from(state)];
-        self.map.set_in_linux(number, state, moving);
+        self.map.set_memory_block_state(number, state, moving);
         self.states[number as usize] = (state, moving);
     }
 
@@ -99,16 +99,16 @@ impl Model {
         bits.iter().filter(|bit| **bit).count() as u32
     }
 
-    fn states_of(&self, block: u32) -> Vec<InLinux> {
+    fn states_of(&self, block: u32) -> Vec<MemoryBlockState> {
         let numbers = self.map.geometry().memory_blocks_of(block);
         numbers.map(|n| self.states[n as usize].0).collect()
     }
 
     /// The state of that memory block of `block` which is hardest to get back.
-    fn state_of(&self, block: u32) -> InLinux {
+    fn state_of(&self, block: u32) -> MemoryBlockState {
         let states = self.states_of(block);
         let hardest = STATES.iter().rev().find(|state| states.contains(state));
-        *hardest.unwrap_or(&InLinux::Absent)
+        *hardest.unwrap_or(&MemoryBlockState::Absent)
     }
 
     /// Whether the map says what it should.
@@ -116,7 +116,7 @@ impl Model {
         let map = &self.map;
         let geometry = map.geometry();
         for (number, (state, moving)) in (0..).zip(&self.states) {
-            same!(map.in_linux(number), *state);
+            same!(map.memory_block_state(number), *state);
             same!(map.is_moving(number), *moving);
         }
         for block in 0..geometry.blocks() {
@@ -131,16 +131,16 @@ impl Model {
         };
         let memory_blocks = |state| self.states.iter().filter(|(s, _)| *s == state).count() as u32;
         same!(map.plugged(), self.count(0..geometry.subs()));
-        same!(map.loose(), plugged(InLinux::Absent));
-        same!(map.offline(), memory_blocks(InLinux::Offline));
+        same!(map.loose(), plugged(MemoryBlockState::Absent));
+        same!(map.offline(), memory_blocks(MemoryBlockState::Offline));
         let standing = map.standing();
-        same!(standing.movable, plugged(InLinux::Movable));
-        same!(standing.kernel, plugged(InLinux::Kernel));
-        same!(standing.offline, plugged(InLinux::Offline));
-        same!(standing.not_added, plugged(InLinux::Absent));
+        same!(standing.movable, plugged(MemoryBlockState::Movable));
+        same!(standing.kernel, plugged(MemoryBlockState::Kernel));
+        same!(standing.offline, plugged(MemoryBlockState::Offline));
+        same!(standing.not_added, plugged(MemoryBlockState::Absent));
         same!(
             standing.added,
-            geometry.memory_blocks() - memory_blocks(InLinux::Absent)
+            geometry.memory_blocks() - memory_blocks(MemoryBlockState::Absent)
         );
         Ok(())
     }
@@ -158,22 +158,22 @@ impl Model {
         same!(map.plugged_in(block), plugged);
         let all = geometry.subs_per_block();
         let expected = match (state, plugged) {
-            (InLinux::Absent, 0) => Class::Unused,
-            (InLinux::Absent, _) => Class::Loose,
-            (InLinux::Offline, 0) => Class::OfflineEmpty,
-            (InLinux::Movable, 0) => Class::MovableEmpty,
-            (InLinux::Kernel, 0) => Class::KernelEmpty,
-            _ if states.contains(&InLinux::Absent) => Class::Incomplete,
-            (InLinux::Offline, n) if n == all => Class::OfflineFull,
-            (InLinux::Offline, _) => Class::OfflinePartial,
-            (InLinux::Movable, n) if n == all => Class::MovableFull,
-            (InLinux::Movable, _) => Class::MovablePartial,
-            (InLinux::Kernel, n) if n == all => Class::KernelFull,
-            (InLinux::Kernel, _) => Class::KernelPartial,
+            (MemoryBlockState::Absent, 0) => Class::Unused,
+            (MemoryBlockState::Absent, _) => Class::Loose,
+            (MemoryBlockState::Offline, 0) => Class::OfflineEmpty,
+            (MemoryBlockState::Movable, 0) => Class::MovableEmpty,
+            (MemoryBlockState::Kernel, 0) => Class::KernelEmpty,
+            _ if states.contains(&MemoryBlockState::Absent) => Class::Incomplete,
+            (MemoryBlockState::Offline, n) if n == all => Class::OfflineFull,
+            (MemoryBlockState::Offline, _) => Class::OfflinePartial,
+            (MemoryBlockState::Movable, n) if n == all => Class::MovableFull,
+            (MemoryBlockState::Movable, _) => Class::MovablePartial,
+            (MemoryBlockState::Kernel, n) if n == all => Class::KernelFull,
+            (MemoryBlockState::Kernel, _) => Class::KernelPartial,
         };
         let idle = !flags.intersects(Flags::HELD | Flags::TRANSIT) && !moves;
         let refused = flags.contains(Flags::REFUSED);
-        let wanted = states.contains(&InLinux::Offline) && flags.contains(Flags::WANTED);
+        let wanted = states.contains(&MemoryBlockState::Offline) && flags.contains(Flags::WANTED);
         for class in [
             Class::Unused,
             Class::Loose,

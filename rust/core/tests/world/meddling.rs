@@ -10,7 +10,7 @@ use super::BLOCK;
 use super::SUB;
 use std::ops::Range;
 use virtio_mem_core::block_map::Flags;
-use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::guard;
@@ -53,11 +53,11 @@ impl World {
     pub(super) fn adopt(&mut self) {
         for (number, block) in self.blocks.iter().enumerate() {
             let state = match block {
-                _ if self.hidden[number] => InLinux::Absent,
-                Block::Absent => InLinux::Absent,
-                Block::Offline => InLinux::Offline,
-                Block::Movable => InLinux::Movable,
-                Block::Kernel => InLinux::Kernel,
+                _ if self.hidden[number] => MemoryBlockState::Absent,
+                Block::Absent => MemoryBlockState::Absent,
+                Block::Offline => MemoryBlockState::Offline,
+                Block::Movable => MemoryBlockState::Movable,
+                Block::Kernel => MemoryBlockState::Kernel,
             };
             self.engine.adopt(number as u32, state);
         }

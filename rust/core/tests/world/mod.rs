@@ -23,7 +23,7 @@ pub(crate) use linux::Policy;
 use std::ops::Range;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Flags;
-use virtio_mem_core::block_map::InLinux;
+use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::Engine;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Onlining;
@@ -238,7 +238,7 @@ impl World {
                 self.engine.map(),
                 self.geometry.block_of_memory_block(number),
             );
-            let offline = map.in_linux(number) == InLinux::Offline;
+            let offline = map.memory_block_state(number) == MemoryBlockState::Offline;
             // What the device was asked to unplug may be unplugged.
             let partly = map.plugged_in(block) < self.geometry.subs_per_block();
             let useless = map.flags(block).intersects(Flags::WANTED | Flags::HELD);
