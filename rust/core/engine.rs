@@ -57,7 +57,7 @@ use waiting::Waiting;
 
 /// What the step under way is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Doing {
+enum Operation {
     Nothing,
     ReadConfig,
     UnplugAll,
@@ -113,8 +113,8 @@ pub struct Engine<W> {
     changed_unannounced: bool,
     reread_for: Reread,
     unplug_all: bool,
-    doing: Doing,
-    next: Option<Doing>,
+    operation: Operation,
+    next: Option<Operation>,
     waiting: Option<Waiting>,
     /// The device is being asked which blocks it has.
     audit: Option<Audit>,
@@ -174,7 +174,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             changed_unannounced: false,
             reread_for: Reread::Changed,
             unplug_all: config.plugged_size != 0,
-            doing: Doing::Nothing,
+            operation: Operation::Nothing,
             next: None,
             waiting: None,
             audit: None,
@@ -296,10 +296,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             || self.any(Class::Wanted)
             || self.any(Class::Incomplete)
             || matches!(
-                self.doing,
-                Doing::Add(_) | Doing::Online(_) | Doing::Give(..)
+                self.operation,
+                Operation::Add(_) | Operation::Online(_) | Operation::Give(..)
             )
-            || matches!(self.next, Some(Doing::Online(_) | Doing::Give(..)))
+            || matches!(self.next, Some(Operation::Online(_) | Operation::Give(..)))
     }
 
     /// Sub-blocks that the request allows.
@@ -323,24 +323,24 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     fn decide(&mut self, around: &Surroundings, look: Look<'_>) -> Step {
-        if let Some(doing) = self.next.take() {
-            return self.start(doing);
+        if let Some(operation) = self.next.take() {
+            return self.start(operation);
         }
         if self.reread {
-            return self.start(Doing::ReadConfig);
+            return self.start(Operation::ReadConfig);
         }
         if let Some(at_ms) = self.resync_at_ms {
             return match at_ms.saturating_sub(around.now_ms) {
-                0 => self.start(Doing::Resync),
+                0 => self.start(Operation::Resync),
                 ms => Step::wait(Some(ms)),
             };
         }
-        if let Some(doing) = self.go_on_with_audit(around) {
-            return self.start(doing);
+        if let Some(operation) = self.go_on_with_audit(around) {
+            return self.start(operation);
         }
         if self.reread {
             // The audit is over.
-            return self.start(Doing::ReadConfig);
+            return self.start(Operation::ReadConfig);
         }
         if self.taking_over {
             return Step::wait(None);
@@ -348,8 +348,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if let Some(step) = self.keep_waiting(around) {
             return step;
         }
-        let doing = if self.unplug_all {
-            Some(Doing::UnplugAll)
+        let operation = if self.unplug_all {
+            Some(Operation::UnplugAll)
         } else if self.map.plugged() > self.target() {
             self.shrink(around, look)
         } else {
@@ -360,12 +360,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.clean_up(around)
             })
         };
-        let Some(doing) = doing else {
+        let Some(operation) = operation else {
             // What it waits for may have come while the last steps were under way.
             let over = self.waiting.is_some().then_some(1);
             return self.keep_waiting(around).unwrap_or(Step::wait(over));
         };
-        self.start(doing)
+        self.start(operation)
     }
 
     /// Something was achieved: the next failure is a first one again. (Not that of Linux: that it
@@ -379,43 +379,43 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Notes what is being done, marks the blocks that it works on, and says it as a step.
-    fn start(&mut self, doing: Doing) -> Step {
+    fn start(&mut self, operation: Operation) -> Step {
         let geometry = *self.map.geometry();
         let range = |subs: &Range<u32>| {
             let blocks = geometry.device_blocks(subs.end.saturating_sub(subs.start));
             (geometry.sub_addr(subs.start), blocks)
         };
-        let step = match &doing {
-            Doing::Nothing => Step::wait(None),
-            Doing::Look => return Step::wait(Some(0)),
-            Doing::ReadConfig => {
+        let step = match &operation {
+            Operation::Nothing => Step::wait(None),
+            Operation::Look => return Step::wait(Some(0)),
+            Operation::ReadConfig => {
                 self.reread = false;
                 Step::ReadConfig
             }
-            Doing::UnplugAll => Step::Send(Request::UnplugAll),
-            Doing::Plug(subs) => {
+            Operation::UnplugAll => Step::Send(Request::UnplugAll),
+            Operation::Plug(subs) => {
                 let (addr, blocks) = range(subs);
                 Step::Send(Request::Plug { addr, blocks })
             }
-            Doing::UnplugTaken(subs) | Doing::UnplugIdle(subs) => {
+            Operation::UnplugTaken(subs) | Operation::UnplugIdle(subs) => {
                 let (addr, blocks) = range(subs);
                 Step::Send(Request::Unplug { addr, blocks })
             }
-            Doing::Ask(subs, _) | Doing::Audit(subs) => {
+            Operation::Ask(subs, _) | Operation::Audit(subs) => {
                 let (addr, blocks) = range(subs);
                 Step::Send(Request::State { addr, blocks })
             }
-            Doing::Resync => Step::Resync,
-            Doing::Take(subs) => Step::Take { subs: subs.clone() },
-            Doing::Withdraw(subs) => Step::Withdraw { subs: subs.clone() },
-            Doing::Give(subs, _) => Step::Give { subs: subs.clone() },
-            Doing::Add(memory_block) => Step::Add {
+            Operation::Resync => Step::Resync,
+            Operation::Take(subs) => Step::Take { subs: subs.clone() },
+            Operation::Withdraw(subs) => Step::Withdraw { subs: subs.clone() },
+            Operation::Give(subs, _) => Step::Give { subs: subs.clone() },
+            Operation::Add(memory_block) => Step::Add {
                 memory_block: *memory_block,
             },
-            Doing::Online(memory_block) => Step::Online {
+            Operation::Online(memory_block) => Step::Online {
                 memory_block: *memory_block,
             },
-            Doing::Remove(memory_blocks) => Step::Remove {
+            Operation::Remove(memory_blocks) => Step::Remove {
                 memory_blocks: memory_blocks.clone(),
                 online: memory_blocks
                     .clone()
@@ -423,17 +423,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 brief: !self.first_pass,
             },
         };
-        match &doing {
-            Doing::Plug(subs)
-            | Doing::Take(subs)
-            | Doing::Withdraw(subs)
-            | Doing::UnplugIdle(subs) => self.hold(subs, true),
-            Doing::Add(memory_block) => self.start_adding(*memory_block),
-            Doing::Online(memory_block) => self.set_transit(*memory_block, true),
-            Doing::Remove(memory_blocks) => self.set_transit(memory_blocks.start, true),
+        match &operation {
+            Operation::Plug(subs)
+            | Operation::Take(subs)
+            | Operation::Withdraw(subs)
+            | Operation::UnplugIdle(subs) => self.hold(subs, true),
+            Operation::Add(memory_block) => self.start_adding(*memory_block),
+            Operation::Online(memory_block) => self.set_transit(*memory_block, true),
+            Operation::Remove(memory_blocks) => self.set_transit(memory_blocks.start, true),
             _ => {}
         }
-        self.doing = doing;
+        self.operation = operation;
         step
     }
 
@@ -471,7 +471,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("changed_unannounced", &self.changed_unannounced)
             .field("reread_for", &self.reread_for)
             .field("unplug_all", &self.unplug_all)
-            .field("doing", &self.doing)
+            .field("operation", &self.operation)
             .field("next", &self.next)
             .field("waiting", &self.waiting)
             .field("audit", &self.audit)

@@ -3,9 +3,9 @@
 //! What follows from how a step went.
 
 use super::audit::Reread;
-use super::Doing;
 use super::Engine;
 use super::Failure;
+use super::Operation;
 use super::Outcome;
 use super::Surroundings;
 use crate::block_map::Flags;
@@ -35,48 +35,48 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Outcome::Failed(failure) => Some(failure),
             _ => Some(Failure::Refused),
         };
-        match core::mem::replace(&mut self.doing, Doing::Nothing) {
-            Doing::Nothing | Doing::Look => {}
-            Doing::ReadConfig => {
+        match core::mem::replace(&mut self.operation, Operation::Nothing) {
+            Operation::Nothing | Operation::Look => {}
+            Operation::ReadConfig => {
                 let announced = core::mem::take(&mut self.announced);
                 if let Outcome::Config(config) = outcome {
                     self.new_config(&config, announced, around);
                 }
             }
-            Doing::UnplugAll => self.unplugged_all(response, around),
-            Doing::Plug(subs) => self.plugged(subs, response, around),
-            Doing::Take(subs) => match failure {
-                None => self.next = Some(Doing::UnplugTaken(subs)),
+            Operation::UnplugAll => self.unplugged_all(response, around),
+            Operation::Plug(subs) => self.plugged(subs, response, around),
+            Operation::Take(subs) => match failure {
+                None => self.next = Some(Operation::UnplugTaken(subs)),
                 Some(_) => {
                     self.hold(&subs, false);
                     self.pass.take_failed(&subs);
                 }
             },
-            Doing::UnplugTaken(subs) => {
+            Operation::UnplugTaken(subs) => {
                 if response != Response::Busy {
                     self.pass.take_worked(&subs);
                 }
                 self.unplugged(subs, response, around);
             }
-            Doing::UnplugIdle(subs) => self.unplugged(subs, response, around),
-            Doing::Give(subs, rest) => {
+            Operation::UnplugIdle(subs) => self.unplugged(subs, response, around),
+            Operation::Give(subs, rest) => {
                 // Handing memory to the page allocator cannot fail.
                 self.ask_or_release(subs, rest);
             }
-            Doing::Ask(subs, rest) => self.state_told(subs, rest, response, around),
-            Doing::Audit(subs) => self.audited(subs, response, around),
-            Doing::Withdraw(subs) => self.withdrawn(&subs, failure),
-            Doing::Add(memory_block) => self.added(memory_block, failure, around),
-            Doing::Online(memory_block) => self.onlined(memory_block, failure, around),
-            Doing::Remove(memory_blocks) => self.removed(memory_blocks, failure, around),
-            Doing::Resync => self.resynced(failure, around),
+            Operation::Ask(subs, rest) => self.state_told(subs, rest, response, around),
+            Operation::Audit(subs) => self.audited(subs, response, around),
+            Operation::Withdraw(subs) => self.withdrawn(&subs, failure),
+            Operation::Add(memory_block) => self.added(memory_block, failure, around),
+            Operation::Online(memory_block) => self.onlined(memory_block, failure, around),
+            Operation::Remove(memory_blocks) => self.removed(memory_blocks, failure, around),
+            Operation::Resync => self.resynced(failure, around),
         }
     }
 
     /// The map would have had memory unplugged that Linux may use.
     fn not_sent(&mut self, around: &Surroundings) {
-        if let Doing::UnplugTaken(subs) | Doing::UnplugIdle(subs) =
-            core::mem::replace(&mut self.doing, Doing::Nothing)
+        if let Operation::UnplugTaken(subs) | Operation::UnplugIdle(subs) =
+            core::mem::replace(&mut self.operation, Operation::Nothing)
         {
             self.hold(&subs, false);
         }
@@ -148,7 +148,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.progress();
                 if self.block_online(&subs) {
                     let end = subs.end;
-                    self.next = Some(Doing::Give(subs, end..end));
+                    self.next = Some(Operation::Give(subs, end..end));
                 } else {
                     self.hold(&subs, false);
                 }
@@ -219,7 +219,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Asks the device about sub-blocks (held, and out of the page allocator's reach).
     fn ask(&mut self, subs: Range<u32>) {
         let end = subs.end;
-        self.next = Some(Doing::Ask(subs, end..end));
+        self.next = Some(Operation::Ask(subs, end..end));
     }
 
     /// Frees the blocks of `done` for others, but for one that `rest` lies in too.
@@ -247,7 +247,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 let online = self.block_online(&subs);
                 self.map.set_plugged(subs.clone(), true);
                 if online {
-                    self.next = Some(Doing::Give(subs, rest));
+                    self.next = Some(Operation::Give(subs, rest));
                 } else {
                     self.ask_or_release(subs, rest);
                 }
@@ -258,7 +258,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             Response::State(Plugged::Mixed) if len > 1 => {
                 let middle = subs.start.saturating_add(len / 2);
-                self.next = Some(Doing::Ask(
+                self.next = Some(Operation::Ask(
                     subs.start..middle,
                     middle..rest.end.max(subs.end),
                 ));
@@ -308,7 +308,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         {
             // At once: until it is online nobody else may choose its zone.
             self.set_transit(memory_block, true);
-            self.next = Some(Doing::Online(memory_block));
+            self.next = Some(Operation::Online(memory_block));
         } else {
             self.linux.reset();
             self.progress();
@@ -371,7 +371,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         // There is room again.
         self.stop_waiting_for(&[Reason::OfflineLimit]);
         if let Some(rest) = self.removal_of(block) {
-            self.next = Some(Doing::Remove(rest));
+            self.next = Some(Operation::Remove(rest));
         } else {
             if self.map.flags(block).contains(Flags::LOST) {
                 // Which of it the device does have is asked again.
@@ -388,8 +388,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// was taken from Linux and not unplugged, to be given back. To be called once.
     pub fn wind_down(&mut self) -> Option<Range<u32>> {
         let (subs, taken) = match self.next.take()? {
-            Doing::UnplugTaken(subs) | Doing::Give(subs, _) => (subs, true),
-            Doing::Withdraw(subs) => (subs, false),
+            Operation::UnplugTaken(subs) | Operation::Give(subs, _) => (subs, true),
+            Operation::Withdraw(subs) => (subs, false),
             _ => return None,
         };
         self.hold(&subs, false);

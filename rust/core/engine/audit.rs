@@ -10,9 +10,9 @@
 //! What the device has and Linux does not use is simply noted. What Linux uses and the device does
 //! not have is withdrawn from use.
 
-use super::Doing;
 use super::Engine;
 use super::Failure;
+use super::Operation;
 use super::Surroundings;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
@@ -134,7 +134,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// the memory notifier has told before is newer.
     fn is_news(&self, memory_block: u32, state: MemoryBlockState) -> bool {
         let known = self.map.memory_block_state(memory_block);
-        known != state && (known == MemoryBlockState::Absent || self.doing == Doing::Resync)
+        known != state && (known == MemoryBlockState::Absent || self.operation == Operation::Resync)
     }
 
     /// The pages of sub-block `sub` are out of the page allocator, where its memory blocks are
@@ -214,7 +214,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The next request of an audit, if there is one to go on with now.
-    pub(super) fn go_on_with_audit(&mut self, around: &Surroundings) -> Option<Doing> {
+    pub(super) fn go_on_with_audit(&mut self, around: &Surroundings) -> Option<Operation> {
         let audit = self
             .audit
             .filter(|audit| audit.not_before_ms <= around.now_ms)?;
@@ -223,7 +223,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let len = audit.len.min(geometry.max_subs_per_request()).max(1);
         if audit.at < end {
             let stop = audit.at.saturating_add(len).min(end);
-            return Some(Doing::Audit(audit.at..stop));
+            return Some(Operation::Audit(audit.at..stop));
         }
         if core::mem::take(&mut self.taking_over) {
             self.disbelieve_beyond(end);
@@ -329,25 +329,25 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 (true, 1) => {
                     self.correct(run.clone(), true);
                     self.hold(&run, true);
-                    Some(Doing::Give(run, at..at))
+                    Some(Operation::Give(run, at..at))
                 }
                 // One by one: each that can be had is worth it.
                 (false, 1) => {
                     at = run.start.saturating_add(1);
                     let one = run.start..at;
                     self.hold(&one, true);
-                    Some(Doing::Withdraw(one))
+                    Some(Operation::Withdraw(one))
                 }
                 // Big blocks come and go as a whole.
                 (false, _) => {
                     self.map.set_flags(block, Flags::LOST, true);
-                    self.removal_of(block).map(Doing::Remove)
+                    self.removal_of(block).map(Operation::Remove)
                 }
                 (true, _) => None,
             };
             match self.next {
                 // Asked about again when it is gone.
-                Some(Doing::Remove(_)) => at = geometry.subs_of(block).start,
+                Some(Operation::Remove(_)) => at = geometry.subs_of(block).start,
                 Some(_) => {}
                 None => {
                     self.leave_unresolved();

@@ -3,9 +3,9 @@
 //! Growing: first what is plugged already, then partly plugged blocks, then new ones.
 
 use super::step::WATCH_MS;
-use super::Doing;
 use super::Engine;
 use super::Onlining;
+use super::Operation;
 use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
@@ -28,9 +28,9 @@ const FILL_ORDER: [Class; 6] = [
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when no more is plugged than requested; `None` if there is nothing, or
     /// (then `waiting` is set) nothing for now.
-    pub(super) fn grow(&mut self, around: &Surroundings) -> Option<Doing> {
+    pub(super) fn grow(&mut self, around: &Surroundings) -> Option<Operation> {
         if let Some(memory_block) = self.next_to_online() {
-            return Some(Doing::Online(memory_block));
+            return Some(Operation::Online(memory_block));
         }
         if let Some(memory_block) = self.next_to_complete() {
             return self.add_if_affordable(memory_block, 1, around);
@@ -68,13 +68,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 let most = subs.start.saturating_add(self.portion.most());
                 let subs = subs.start..subs.end.min(usable).min(most);
                 if !subs.is_empty() {
-                    return Some(Doing::Plug(subs));
+                    return Some(Operation::Plug(subs));
                 }
             }
         }
         if geometry.memory_blocks_per_block() > 1 {
-            if let Some(doing) = self.next_to_clean(around) {
-                return Some(doing);
+            if let Some(operation) = self.next_to_clean(around) {
+                return Some(operation);
             }
         }
         self.plug_new(missing, usable, around)
@@ -89,7 +89,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Plugs the sub-blocks, below `usable`, of a run of new blocks, which are added one by one after
     /// that.
-    fn plug_new(&mut self, missing: u32, usable: u32, around: &Surroundings) -> Option<Doing> {
+    fn plug_new(&mut self, missing: u32, usable: u32, around: &Surroundings) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let unused = self.map.class(Class::Unused);
         let is_usable = |block: &u32| geometry.subs_of(*block).start < usable;
@@ -118,7 +118,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         let missing = missing.min(affordable.saturating_mul(geometry.subs_per_block()));
         if let Some(subs) = self.plug_from_above(first, missing, usable) {
-            return Some(Doing::Plug(subs));
+            return Some(Operation::Plug(subs));
         }
         let most = geometry.max_subs_per_request().min(missing);
         let most = most.min(self.portion.most()).min(
@@ -134,7 +134,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             block = block.saturating_add(1);
         }
         let end = end.min(start.saturating_add(most)).min(usable);
-        (start < end).then_some(Doing::Plug(start..end))
+        (start < end).then_some(Operation::Plug(start..end))
     }
 
     /// What to plug of the new blocks that are needed, if they are more than one request is for,
@@ -211,13 +211,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Removing a block that Linux has refused to bring online, if there is one of which nothing is
     /// in use.
-    pub(super) fn refused_and_offline(&self) -> Option<Doing> {
+    pub(super) fn refused_and_offline(&self) -> Option<Operation> {
         let refused = self.map.class(Class::Refused);
         let mut block = refused.first()?;
         while self.map.state_of(block) != MemoryBlockState::Offline {
             block = refused.at_or_above(block.checked_add(1)?)?;
         }
-        self.removal_of(block).map(Doing::Remove)
+        self.removal_of(block).map(Operation::Remove)
     }
 
     /// What Linux has refused may be tried again; returns whether there was any.
@@ -236,13 +236,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         memory_block: u32,
         count: u32,
         around: &Surroundings,
-    ) -> Option<Doing> {
+    ) -> Option<Operation> {
         let affordable = self.map.geometry().memory_blocks_for(around.metadata_room);
         if affordable < count {
             self.cannot_take(Reason::NoMemory, around);
             return None;
         }
-        Some(Doing::Add(memory_block))
+        Some(Operation::Add(memory_block))
     }
 
     /// Whether `block` or one above it is in ZONE_MOVABLE.

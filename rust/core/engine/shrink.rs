@@ -9,9 +9,9 @@
 //! all.
 
 use super::waiting::Freed;
-use super::Doing;
 use super::Engine;
 use super::Look;
+use super::Operation;
 use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
@@ -198,7 +198,7 @@ impl Pass {
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when more is plugged than requested; `None` (then `waiting` is set) if
     /// there is nothing for now.
-    pub(super) fn shrink(&mut self, around: &Surroundings, look: Look<'_>) -> Option<Doing> {
+    pub(super) fn shrink(&mut self, around: &Surroundings, look: Look<'_>) -> Option<Operation> {
         let excess = self.map.plugged().saturating_sub(self.target());
         let loose = self.map.loose();
         let more = excess.saturating_sub(loose);
@@ -209,19 +209,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .loose_since_ms
             .is_some_and(|since| around.now_ms.saturating_sub(since) >= FLUSH_MS);
         if loose > 0 && (more == 0 || self.flush || waits || loose >= lump) {
-            if let Some(doing) = self.unplug_loose(excess) {
-                return Some(doing);
+            if let Some(operation) = self.unplug_loose(excess) {
+                return Some(operation);
             }
         }
         self.flush = false;
         if loose == 0 {
             self.loose_since_ms = None;
         }
-        if let Some(doing) = self.go_on(more, around, look) {
-            return Some(doing);
+        if let Some(operation) = self.go_on(more, around, look) {
+            return Some(operation);
         }
-        if let Some(doing) = self.unplug_loose(excess) {
-            return Some(doing);
+        if let Some(operation) = self.unplug_loose(excess) {
+            return Some(operation);
         }
         self.wait_for_memory(around);
         None
@@ -264,12 +264,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Removes blocks that hold nothing, when nothing else is to do.
-    pub(super) fn clean_up(&mut self, around: &Surroundings) -> Option<Doing> {
-        let doing = self.next_to_clean(around);
-        if doing.is_none() && self.has_empty() {
+    pub(super) fn clean_up(&mut self, around: &Surroundings) -> Option<Operation> {
+        let operation = self.next_to_clean(around);
+        if operation.is_none() && self.has_empty() {
             self.wait_for_memory(around);
         }
-        doing
+        operation
     }
 
     /// Whether there are blocks that hold nothing.
@@ -279,7 +279,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The next removal of a block that holds nothing.
-    pub(super) fn next_to_clean(&mut self, around: &Surroundings) -> Option<Doing> {
+    pub(super) fn next_to_clean(&mut self, around: &Surroundings) -> Option<Operation> {
         if !self.has_empty() {
             return None;
         }
@@ -288,7 +288,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.
-    pub(super) fn unplug_loose(&mut self, most: u32) -> Option<Doing> {
+    pub(super) fn unplug_loose(&mut self, most: u32) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let loose = self.map.class(Class::Loose);
         let most = most
@@ -309,11 +309,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             block = previous;
         }
-        Some(Doing::UnplugIdle(run))
+        Some(Operation::UnplugIdle(run))
     }
 
     /// Goes on with the pass, looking for something to do that frees at most `more` sub-blocks.
-    fn go_on(&mut self, more: u32, around: &Surroundings, look: Look<'_>) -> Option<Doing> {
+    fn go_on(&mut self, more: u32, around: &Surroundings, look: Look<'_>) -> Option<Operation> {
         let fruitless = self.pass.fruitless_ms(around.now_ms);
         self.pass.free_then.get_or_insert(around.free);
         if !self.first_pass && fruitless > BUDGET_MS {
@@ -357,7 +357,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         more: u32,
         unplug_online: bool,
         look: Look<'_>,
-    ) -> Option<Doing> {
+    ) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let full = matches!(
             class,
@@ -388,11 +388,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 continue;
             }
             if empty || self.is_due(block, plugged, look) {
-                return self.removal_of(block).map(Doing::Remove);
+                return self.removal_of(block).map(Operation::Remove);
             }
             looks = looks.saturating_add(u32::from(online));
             if looks >= most {
-                return Some(Doing::Look);
+                return Some(Operation::Look);
             }
         }
     }
@@ -426,17 +426,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         share.div_ceil(geometry.block_size().max(1)).min(64)
     }
 
-    fn next_idle(&mut self, class: Class, more: u32) -> Option<Doing> {
+    fn next_idle(&mut self, class: Class, more: u32) -> Option<Operation> {
         if self.map.geometry().memory_blocks_per_block() > 1 {
             return None;
         }
         let block = self.map.class(class).below(self.pass.below)?;
         // Not skipped: what is left in it may have to go too.
         let run = self.map.plugged_run_below(block, u32::MAX, more)?;
-        Some(Doing::UnplugIdle(run))
+        Some(Operation::UnplugIdle(run))
     }
 
-    fn next_parts(&mut self, class: Class, more: u32) -> Option<Doing> {
+    fn next_parts(&mut self, class: Class, more: u32) -> Option<Operation> {
         if more == 0 || self.map.geometry().memory_blocks_per_block() > 1 {
             return None;
         }
@@ -459,7 +459,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 .plugged_run_below(block, self.pass.sub_limit, most)
                 .filter(|_| mine);
             match run {
-                Some(run) => return Some(Doing::Take(run)),
+                Some(run) => return Some(Operation::Take(run)),
                 None => self.pass.next_block(),
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Doing nothing for a while, and why.
+//! Operation nothing for a while, and why.
 
 use super::shrink::Pass;
 use super::Engine;
@@ -64,11 +64,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return None;
         }
         if waiting.shed {
-            let doing = self
+            let operation = self
                 .refused_and_offline()
                 .or_else(|| self.unplug_loose(u32::MAX));
-            if let Some(doing) = doing {
-                return Some(self.start(doing));
+            if let Some(operation) = operation {
+                return Some(self.start(operation));
             }
         }
         let until_ms = [waiting.until_ms, less_at.filter(|_| watched)];
