@@ -26,9 +26,9 @@ use kernel::time::Monotonic;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::effort::Pace;
+use virtio_mem_core::engine::Environment;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
-use virtio_mem_core::engine::Surroundings;
 use virtio_mem_core::engine::WATCH_MS;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
@@ -127,9 +127,9 @@ impl Worker {
         self.device.events().set(RECHECK);
     }
 
-    fn around(&self) -> Surroundings {
+    fn env(&self) -> Environment {
         let free = hotplug::available_memory();
-        Surroundings {
+        Environment {
             now_ms: self.report.now_ms(),
             free,
             metadata_room: hotplug::metadata_room(free),
@@ -285,13 +285,13 @@ impl Worker {
     /// Ends after a step in which the thread was left: the device is gone, with all that shows what there
     /// is to see of it, and nothing new is begun for which others would have to be waited for. Only memory
     /// that has come to Linux meanwhile must not stay.
-    fn finish(&self, step: &Step, outcome: Outcome, around: &Surroundings) {
+    fn finish(&self, step: &Step, outcome: Outcome, env: &Environment) {
         let device = &self.device;
         let added = match step {
             Step::Add { memory_block } if outcome == Outcome::Done => Some(*memory_block),
             _ => None,
         };
-        device.with_engine(|engine| engine.done(outcome, around));
+        device.with_engine(|engine| engine.done(outcome, env));
         self.give_back();
         device.close();
         let Some(number) = added else {
@@ -455,12 +455,12 @@ impl Run for Worker {
         let (device, events) = (&self.device, self.device.events());
         events.attach_current();
         // When what there is to see was announced last, or there was nothing to announce.
-        let mut around = self.around();
-        let mut announced_ms = around.now_ms;
+        let mut env = self.env();
+        let mut announced_ms = env.now_ms;
         while !events.is_set(STOP) {
             if events.is_set(PAUSE) {
                 self.rest();
-                around = self.around();
+                env = self.env();
                 continue;
             }
             let changed = events.clear(CONFIG | RECHECK) & CONFIG != 0;
@@ -468,19 +468,19 @@ impl Run for Worker {
                 if changed {
                     engine.config_changed();
                 }
-                engine.step(&around, &|number| self.look(number))
+                engine.step(&env, &|number| self.look(number))
             });
             if let Step::Wait { ms: Some(0), .. } = step {
                 // The engine's lock was free in between. This may go on for a while.
                 self.report.refresh();
-                around = self.around();
+                env = self.env();
                 continue;
             }
             if let Step::Wait { ms, free } = step {
                 self.report.tell();
                 self.wait(ms, free);
-                around = self.around();
-                announced_ms = around.now_ms;
+                env = self.env();
+                announced_ms = env.now_ms;
                 continue;
             }
             // Some steps take long: that one is under way is to be seen. But what the host waits for
@@ -488,7 +488,7 @@ impl Run for Worker {
             let later = match step {
                 Step::ReadConfig | Step::Send(_) => true,
                 Step::Take { .. } | Step::Withdraw { .. } | Step::Give { .. } => {
-                    around.now_ms.saturating_sub(announced_ms) < ANNOUNCE_MS
+                    env.now_ms.saturating_sub(announced_ms) < ANNOUNCE_MS
                 }
                 _ => false,
             };
@@ -496,24 +496,24 @@ impl Run for Worker {
                 self.report.refresh();
             } else {
                 self.report.publish();
-                announced_ms = around.now_ms;
+                announced_ms = env.now_ms;
             }
             let begun = Instant::<Monotonic>::now();
             let Some(outcome) = self.carry_out(&step) else {
                 break;
             };
             if self.calls.is_left() {
-                self.finish(&step, outcome, &around);
+                self.finish(&step, outcome, &env);
                 return;
             }
             self.report.step_done(&step, &outcome, begun);
             if step == Step::ReadConfig {
                 // In so short a time, and with the host waiting, as it has been.
-                around.now_ms = self.report.now_ms();
+                env.now_ms = self.report.now_ms();
             } else {
-                around = self.around();
+                env = self.env();
             }
-            device.with_engine(|engine| engine.done(outcome, &around));
+            device.with_engine(|engine| engine.done(outcome, &env));
             device.notify_changed();
         }
         self.report.publish();

@@ -42,12 +42,12 @@ mod shrink;
 mod step;
 mod waiting;
 
+pub use step::Environment;
 pub use step::Failure;
 pub use step::Look;
 pub use step::Onlining;
 pub use step::Outcome;
 pub use step::Step;
-pub use step::Surroundings;
 pub use step::WATCH_MS;
 
 use audit::Audit;
@@ -94,7 +94,7 @@ pub struct Status {
     pub state: State,
     /// Why nothing is done.
     pub reason: Reason,
-    /// When it is tried again, on the clock of [`Surroundings::now_ms`].
+    /// When it is tried again, on the clock of [`Environment::now_ms`].
     pub retry_at_ms: Option<u64>,
     /// How often it has had to wait since the requested size changed.
     pub attempts: u32,
@@ -312,17 +312,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     ///
     /// `look` is asked how much of an online memory block is in use, in bytes: about, and what is
     /// unplugged of it counts as used. Such a block stays online meanwhile.
-    pub fn step(&mut self, around: &Surroundings, look: Look<'_>) -> Step {
-        match self.decide(around, look) {
+    pub fn step(&mut self, env: &Environment, look: Look<'_>) -> Step {
+        match self.decide(env, look) {
             Step::Wait { ms, free } => Step::Wait {
-                ms: [ms, self.until_audit(around)].into_iter().flatten().min(),
+                ms: [ms, self.until_audit(env)].into_iter().flatten().min(),
                 free,
             },
             step => step,
         }
     }
 
-    fn decide(&mut self, around: &Surroundings, look: Look<'_>) -> Step {
+    fn decide(&mut self, env: &Environment, look: Look<'_>) -> Step {
         if let Some(operation) = self.next.take() {
             return self.start(operation);
         }
@@ -330,12 +330,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return self.start(Operation::ReadConfig);
         }
         if let Some(at_ms) = self.resync_at_ms {
-            return match at_ms.saturating_sub(around.now_ms) {
+            return match at_ms.saturating_sub(env.now_ms) {
                 0 => self.start(Operation::Resync),
                 ms => Step::wait(Some(ms)),
             };
         }
-        if let Some(operation) = self.go_on_with_audit(around) {
+        if let Some(operation) = self.go_on_with_audit(env) {
             return self.start(operation);
         }
         if self.reread {
@@ -345,25 +345,25 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.taking_over {
             return Step::wait(None);
         }
-        if let Some(step) = self.keep_waiting(around) {
+        if let Some(step) = self.keep_waiting(env) {
             return step;
         }
         let operation = if self.unplug_all {
             Some(Operation::UnplugAll)
         } else if self.map.plugged() > self.target() {
-            self.shrink(around, look)
+            self.shrink(env, look)
         } else {
-            self.grow(around).or_else(|| {
+            self.grow(env).or_else(|| {
                 if self.waiting.is_some() {
                     return None;
                 }
-                self.clean_up(around)
+                self.clean_up(env)
             })
         };
         let Some(operation) = operation else {
             // What it waits for may have come while the last steps were under way.
             let over = self.waiting.is_some().then_some(1);
-            return self.keep_waiting(around).unwrap_or(Step::wait(over));
+            return self.keep_waiting(env).unwrap_or(Step::wait(over));
         };
         self.start(operation)
     }

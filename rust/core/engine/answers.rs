@@ -4,10 +4,10 @@
 
 use super::audit::Reread;
 use super::Engine;
+use super::Environment;
 use super::Failure;
 use super::Operation;
 use super::Outcome;
-use super::Surroundings;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
 use crate::portion::Portion;
@@ -19,10 +19,10 @@ use core::ops::DerefMut;
 use core::ops::Range;
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
-    /// Reports how the step that [`Engine::step`] asked for went. `around` is of the time after it.
-    pub fn done(&mut self, outcome: Outcome, around: &Surroundings) {
+    /// Reports how the step that [`Engine::step`] asked for went. `env` is of the time after it.
+    pub fn done(&mut self, outcome: Outcome, env: &Environment) {
         if outcome == Outcome::NotSent {
-            self.not_sent(around);
+            self.not_sent(env);
             return;
         }
         // An answer that does not belong to the step is as good as none.
@@ -40,11 +40,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Operation::ReadConfig => {
                 let announced = core::mem::take(&mut self.announced);
                 if let Outcome::Config(config) = outcome {
-                    self.new_config(&config, announced, around);
+                    self.new_config(&config, announced, env);
                 }
             }
-            Operation::UnplugAll => self.unplugged_all(response, around),
-            Operation::Plug(subs) => self.plugged(subs, response, around),
+            Operation::UnplugAll => self.unplugged_all(response, env),
+            Operation::Plug(subs) => self.plugged(subs, response, env),
             Operation::Take(subs) => match failure {
                 None => self.next = Some(Operation::UnplugTaken(subs)),
                 Some(_) => {
@@ -56,31 +56,31 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 if response != Response::Busy {
                     self.pass.take_worked(&subs);
                 }
-                self.unplugged(subs, response, around);
+                self.unplugged(subs, response, env);
             }
-            Operation::UnplugIdle(subs) => self.unplugged(subs, response, around),
+            Operation::UnplugIdle(subs) => self.unplugged(subs, response, env),
             Operation::Give(subs, rest) => {
                 // Handing memory to the page allocator cannot fail.
                 self.ask_or_release(subs, rest);
             }
-            Operation::Ask(subs, rest) => self.state_told(subs, rest, response, around),
-            Operation::Audit(subs) => self.audited(subs, response, around),
+            Operation::Ask(subs, rest) => self.state_told(subs, rest, response, env),
+            Operation::Audit(subs) => self.audited(subs, response, env),
             Operation::Withdraw(subs) => self.withdrawn(&subs, failure),
-            Operation::Add(memory_block) => self.added(memory_block, failure, around),
-            Operation::Online(memory_block) => self.onlined(memory_block, failure, around),
-            Operation::Remove(memory_blocks) => self.removed(memory_blocks, failure, around),
-            Operation::Resync => self.resynced(failure, around),
+            Operation::Add(memory_block) => self.added(memory_block, failure, env),
+            Operation::Online(memory_block) => self.onlined(memory_block, failure, env),
+            Operation::Remove(memory_blocks) => self.removed(memory_blocks, failure, env),
+            Operation::Resync => self.resynced(failure, env),
         }
     }
 
     /// The map would have had memory unplugged that Linux may use.
-    fn not_sent(&mut self, around: &Surroundings) {
+    fn not_sent(&mut self, env: &Environment) {
         if let Operation::UnplugTaken(subs) | Operation::UnplugIdle(subs) =
             core::mem::replace(&mut self.operation, Operation::Nothing)
         {
             self.hold(&subs, false);
         }
-        self.resync(around);
+        self.resync(env);
     }
 
     /// Believes what makes sense of a config space read at runtime, and no more: the region never
@@ -89,7 +89,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// A change ends all waiting, but that for the host only if the device has `announced` it: one
     /// whose config space is another one whenever it is read, and that refuses everything, is not to
     /// keep us busy.
-    fn new_config(&mut self, config: &Config, announced: bool, around: &Surroundings) {
+    fn new_config(&mut self, config: &Config, announced: bool, env: &Environment) {
         let merged = Config {
             usable_region_size: config.usable_region_size,
             plugged_size: config.plugged_size,
@@ -121,10 +121,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 audit.go_on();
             }
         }
-        self.compare_sizes(&old, around);
+        self.compare_sizes(&old, env);
     }
 
-    fn unplugged_all(&mut self, response: Response, around: &Surroundings) {
+    fn unplugged_all(&mut self, response: Response, env: &Environment) {
         match response {
             Response::Ack => {
                 self.unplug_all = false;
@@ -132,13 +132,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.reread = true;
                 self.progress();
             }
-            Response::Busy => self.wait(Reason::HostBusy, around),
-            Response::Nack => self.wait(Reason::HostRefused, around),
-            _ => self.wait(Reason::HostError, around),
+            Response::Busy => self.wait(Reason::HostBusy, env),
+            Response::Nack => self.wait(Reason::HostRefused, env),
+            _ => self.wait(Reason::HostError, env),
         }
     }
 
-    fn plugged(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+    fn plugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
         let len = subs.end.saturating_sub(subs.start);
         match response {
             Response::Ack => {
@@ -157,19 +157,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.hold(&subs, false);
                 // The request may have been lowered meanwhile.
                 self.reread = true;
-                self.smaller_batch(Reason::HostRefused, around);
+                self.smaller_batch(Reason::HostRefused, env);
             }
             Response::Busy => {
                 self.hold(&subs, false);
                 // It may have room for a part, or the request may have been lowered meanwhile.
                 self.reread = true;
                 if !self.portion.refused(len) {
-                    self.wait(Reason::HostBusy, around);
+                    self.wait(Reason::HostBusy, env);
                 }
             }
             Response::Error | Response::Garbled | Response::State(_) => {
                 self.reread = true;
-                self.smaller_batch(Reason::HostError, around);
+                self.smaller_batch(Reason::HostError, env);
                 self.doubt(subs);
             }
         }
@@ -177,7 +177,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// After an answer to UNPLUG. Whatever else than ACK it is, Linux gets back only what the device
     /// says, being asked, to have.
-    fn unplugged(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+    fn unplugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
         match response {
             Response::Ack => {
                 self.map.set_plugged(subs.clone(), false);
@@ -186,15 +186,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.progress();
             }
             Response::Busy => {
-                self.wait(Reason::HostBusy, around);
+                self.wait(Reason::HostBusy, env);
                 self.ask(subs);
             }
             Response::Nack => {
-                self.smaller_batch(Reason::HostRefused, around);
+                self.smaller_batch(Reason::HostRefused, env);
                 self.doubt(subs);
             }
             Response::Error | Response::Garbled | Response::State(_) => {
-                self.smaller_batch(Reason::HostError, around);
+                self.smaller_batch(Reason::HostError, env);
                 self.doubt(subs);
             }
         }
@@ -202,11 +202,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// A refused request for several blocks is tried again at once for fewer: some devices refuse
     /// ranges that cross a boundary of theirs.
-    fn smaller_batch(&mut self, reason: Reason, around: &Surroundings) {
+    fn smaller_batch(&mut self, reason: Reason, env: &Environment) {
         if self.batch > 1 {
             self.batch = 1;
         } else {
-            self.wait(reason, around);
+            self.wait(reason, env);
         }
     }
 
@@ -239,7 +239,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         subs: Range<u32>,
         rest: Range<u32>,
         response: Response,
-        around: &Surroundings,
+        env: &Environment,
     ) {
         let len = subs.end.saturating_sub(subs.start);
         match response {
@@ -270,7 +270,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.hold(&all, false);
                 self.audit_all();
                 if self.waiting.is_none() {
-                    self.wait(Reason::HostError, around);
+                    self.wait(Reason::HostError, env);
                 }
             }
         }
@@ -282,7 +282,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.state_of(block).online()
     }
 
-    fn added(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {
+    fn added(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
         let block = self.map.geometry().block_of_memory_block(memory_block);
         self.set_transit(memory_block, false);
         if let Some(failure) = failure {
@@ -298,10 +298,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     Reason::NotAddressable
                 }
             };
-            self.cannot_take(reason, around);
+            self.cannot_take(reason, env);
             if failure == Failure::Mismatch {
                 // Linux has it, or something else at its place.
-                self.resync(around);
+                self.resync(env);
             }
         } else if self.map.memory_block_state(memory_block) == MemoryBlockState::Offline
             && self.map.flags(block).contains(Flags::WANTED)
@@ -316,35 +316,30 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Linux cannot take what is plugged, for now.
-    pub(super) fn cannot_take(&mut self, reason: Reason, around: &Surroundings) {
+    pub(super) fn cannot_take(&mut self, reason: Reason, env: &Environment) {
         let delay = self.linux.fail();
-        self.wait_for(reason, Some(delay), around);
+        self.wait_for(reason, Some(delay), env);
         self.shed();
     }
 
-    fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, around: &Surroundings) {
+    fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
         self.set_transit(memory_block, false);
         let block = self.map.geometry().block_of_memory_block(memory_block);
         if self.map.memory_block_state(memory_block).online() {
             self.linux.reset();
             self.progress();
         } else if failure == Some(Failure::NoMemory) {
-            self.wait(Reason::NoMemory, around);
+            self.wait(Reason::NoMemory, env);
         } else if failure == Some(Failure::Refused) {
             // Another one may do: if nothing of this one is in use, it goes back to the host.
             self.map.set_flags(block, Flags::REFUSED, true);
-            self.cannot_take(Reason::OnliningRefused, around);
+            self.cannot_take(Reason::OnliningRefused, env);
         } else {
-            self.wait(Reason::OnliningRefused, around);
+            self.wait(Reason::OnliningRefused, env);
         }
     }
 
-    fn removed(
-        &mut self,
-        memory_blocks: Range<u32>,
-        failure: Option<Failure>,
-        around: &Surroundings,
-    ) {
+    fn removed(&mut self, memory_blocks: Range<u32>, failure: Option<Failure>, env: &Environment) {
         let block = self
             .map
             .geometry()
@@ -359,7 +354,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             self.removal_failed(block);
             if failure == Some(Failure::Mismatch) {
-                self.resync(around);
+                self.resync(env);
             }
             return;
         }
@@ -380,7 +375,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             self.map
                 .set_flags(block, Flags::WANTED | Flags::TRIED | Flags::LOST, false);
-            self.loose_since_ms.get_or_insert(around.now_ms);
+            self.loose_since_ms.get_or_insert(env.now_ms);
         }
     }
 

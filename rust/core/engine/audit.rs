@@ -11,9 +11,9 @@
 //! not have is withdrawn from use.
 
 use super::Engine;
+use super::Environment;
 use super::Failure;
 use super::Operation;
-use super::Surroundings;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
 use crate::vocabulary::Reason;
@@ -49,7 +49,7 @@ pub(super) struct Audit {
     /// Something could not be corrected: it has to be done once more.
     unresolved: bool,
     failures: u32,
-    /// When it goes on, on the clock of [`Surroundings::now_ms`].
+    /// When it goes on, on the clock of [`Environment::now_ms`].
     not_before_ms: u64,
 }
 
@@ -82,22 +82,22 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// What Linux has is not what the map says: before anything else is done it is looked at again
     /// ([`super::Step::Resync`]), and the device is asked about all blocks, as when a driver takes
     /// over.
-    pub(super) fn resync(&mut self, around: &Surroundings) {
+    pub(super) fn resync(&mut self, env: &Environment) {
         self.take_over();
         if let Some(audit) = &mut self.audit {
             audit.go_on();
         }
-        self.resync_at_ms = Some(around.now_ms);
-        self.wait(Reason::MapMismatch, around);
+        self.resync_at_ms = Some(env.now_ms);
+        self.wait(Reason::MapMismatch, env);
     }
 
     /// Linux has been looked at again, or could not be.
-    pub(super) fn resynced(&mut self, failure: Option<Failure>, around: &Surroundings) {
+    pub(super) fn resynced(&mut self, failure: Option<Failure>, env: &Environment) {
         self.resync_at_ms = None;
         if failure.is_some() {
-            self.wait(Reason::MapMismatch, around);
+            self.wait(Reason::MapMismatch, env);
             let again_ms = self.waiting.and_then(|waiting| waiting.until_ms);
-            self.resync_at_ms = Some(again_ms.unwrap_or(around.now_ms));
+            self.resync_at_ms = Some(again_ms.unwrap_or(env.now_ms));
         }
     }
 
@@ -164,7 +164,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The config space has been read, with no request under way: does the device have as much as
     /// the map says? `old` is what was read before.
-    pub(super) fn compare_sizes(&mut self, old: &Config, around: &Surroundings) {
+    pub(super) fn compare_sizes(&mut self, old: &Config, env: &Environment) {
         match core::mem::take(&mut self.reread_for) {
             Reread::Changed => {}
             Reread::Known if [self.drift, self.suspected].contains(&self.current_drift()) => {
@@ -177,7 +177,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 // Or it has changed since it was asked.
                 self.suspected = self.current_drift();
                 self.audit_all();
-                self.pause_audit(around);
+                self.pause_audit(env);
             }
             Reread::Agreed if self.current_drift() == self.drift => {
                 self.audit = None;
@@ -214,10 +214,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The next request of an audit, if there is one to go on with now.
-    pub(super) fn go_on_with_audit(&mut self, around: &Surroundings) -> Option<Operation> {
+    pub(super) fn go_on_with_audit(&mut self, env: &Environment) -> Option<Operation> {
         let audit = self
             .audit
-            .filter(|audit| audit.not_before_ms <= around.now_ms)?;
+            .filter(|audit| audit.not_before_ms <= env.now_ms)?;
         let geometry = *self.map.geometry();
         let end = geometry.usable_subs(self.config.usable_region_size);
         let len = audit.len.min(geometry.max_subs_per_request()).max(1);
@@ -230,7 +230,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         if audit.unresolved {
             self.audit_all();
-            self.pause_audit(around);
+            self.pause_audit(env);
         } else {
             self.audit = None;
             self.reread_for(Reread::Known);
@@ -253,21 +253,21 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn pause_audit(&mut self, around: &Surroundings) {
+    fn pause_audit(&mut self, env: &Environment) {
         let delay = self.audits.fail();
         if let Some(audit) = &mut self.audit {
-            audit.not_before_ms = around.now_ms.saturating_add(delay);
+            audit.not_before_ms = env.now_ms.saturating_add(delay);
         }
     }
 
     /// How long until an audit goes on, in milliseconds.
-    pub(super) fn until_audit(&self, around: &Surroundings) -> Option<u64> {
+    pub(super) fn until_audit(&self, env: &Environment) -> Option<u64> {
         let at = self.audit?.not_before_ms;
-        Some(at.saturating_sub(around.now_ms).max(1))
+        Some(at.saturating_sub(env.now_ms).max(1))
     }
 
     /// The answer to a STATE request of an audit.
-    pub(super) fn audited(&mut self, subs: Range<u32>, response: Response, around: &Surroundings) {
+    pub(super) fn audited(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
         let Some(mut audit) = self.audit else {
             return;
         };
@@ -288,7 +288,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             _ => {
                 audit.failures = audit.failures.saturating_add(1);
                 self.audit = Some(audit);
-                self.pause_audit(around);
+                self.pause_audit(env);
                 // A take-over cannot go on without.
                 if audit.failures >= MAX_FAILURES && !self.taking_over {
                     self.reread_for(Reread::Agreed);

@@ -4,9 +4,9 @@
 
 use super::step::WATCH_MS;
 use super::Engine;
+use super::Environment;
 use super::Onlining;
 use super::Operation;
-use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
@@ -28,29 +28,29 @@ const FILL_ORDER: [Class; 6] = [
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when no more is plugged than requested; `None` if there is nothing, or
     /// (then `waiting` is set) nothing for now.
-    pub(super) fn grow(&mut self, around: &Surroundings) -> Option<Operation> {
+    pub(super) fn grow(&mut self, env: &Environment) -> Option<Operation> {
         if let Some(memory_block) = self.next_to_online() {
             return Some(Operation::Online(memory_block));
         }
         if let Some(memory_block) = self.next_to_complete() {
-            return self.add_if_affordable(memory_block, 1, around);
+            return self.add_if_affordable(memory_block, 1, env);
         }
         if let Some(block) = self.next_to_add() {
             let count = self.map.geometry().memory_blocks_per_block();
             if self.offline_room() < count {
                 // Blocks have gone offline since these were plugged.
-                self.wait_for_others(Reason::OfflineLimit, around);
+                self.wait_for_others(Reason::OfflineLimit, env);
                 self.shed();
                 return None;
             }
             let first = self.map.geometry().memory_blocks_of(block).start;
-            return self.add_if_affordable(first, count, around);
+            return self.add_if_affordable(first, count, env);
         }
         let missing = self.target().checked_sub(self.map.plugged())?;
         if missing == 0 {
             // What is plugged is all that is wanted: it has to be what Linux has refused.
             if self.forgive() && self.has_unused() {
-                self.wait(Reason::OnliningRefused, around);
+                self.wait(Reason::OnliningRefused, env);
             }
             return None;
         }
@@ -73,47 +73,47 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
         }
         if geometry.memory_blocks_per_block() > 1 {
-            if let Some(operation) = self.next_to_clean(around) {
+            if let Some(operation) = self.next_to_clean(env) {
                 return Some(operation);
             }
         }
-        self.plug_new(missing, usable, around)
+        self.plug_new(missing, usable, env)
     }
 
     /// Nothing can be done for now but with what Linux has refused, if there is such: that it is
     /// given another try after a while.
-    fn wait_for_others(&mut self, reason: Reason, around: &Surroundings) {
+    fn wait_for_others(&mut self, reason: Reason, env: &Environment) {
         let delay = self.forgive().then(|| self.linux.fail());
-        self.wait_for(reason, delay, around);
+        self.wait_for(reason, delay, env);
     }
 
     /// Plugs the sub-blocks, below `usable`, of a run of new blocks, which are added one by one after
     /// that.
-    fn plug_new(&mut self, missing: u32, usable: u32, around: &Surroundings) -> Option<Operation> {
+    fn plug_new(&mut self, missing: u32, usable: u32, env: &Environment) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let unused = self.map.class(Class::Unused);
         let is_usable = |block: &u32| geometry.subs_of(*block).start < usable;
         let Some(first) = unused.first().filter(is_usable) else {
             if geometry.memory_blocks_per_block() > 1 && self.has_empty() {
                 // What is left of big blocks, which are removed before they are used again.
-                self.wait_for_memory(around);
+                self.wait_for_memory(env);
             } else {
-                self.wait_for_others(Reason::NotAddressable, around);
+                self.wait_for_others(Reason::NotAddressable, env);
             }
             return None;
         };
         let mut room = self.offline_room() / geometry.per_block();
         if room == 0 {
-            self.wait_for_others(Reason::OfflineLimit, around);
+            self.wait_for_others(Reason::OfflineLimit, env);
             return None;
         }
         if self.onlining == Onlining::Movable {
             // None of them stays offline for longer than it takes.
             room = u32::MAX;
         }
-        let affordable = geometry.memory_blocks_for(around.metadata_room) / geometry.per_block();
+        let affordable = geometry.memory_blocks_for(env.metadata_room) / geometry.per_block();
         if affordable == 0 {
-            self.wait_for(Reason::NoMemory, Some(WATCH_MS), around);
+            self.wait_for(Reason::NoMemory, Some(WATCH_MS), env);
             return None;
         }
         let missing = missing.min(affordable.saturating_mul(geometry.subs_per_block()));
@@ -235,11 +235,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         &mut self,
         memory_block: u32,
         count: u32,
-        around: &Surroundings,
+        env: &Environment,
     ) -> Option<Operation> {
-        let affordable = self.map.geometry().memory_blocks_for(around.metadata_room);
+        let affordable = self.map.geometry().memory_blocks_for(env.metadata_room);
         if affordable < count {
-            self.cannot_take(Reason::NoMemory, around);
+            self.cannot_take(Reason::NoMemory, env);
             return None;
         }
         Some(Operation::Add(memory_block))

@@ -10,9 +10,9 @@
 
 use super::waiting::Freed;
 use super::Engine;
+use super::Environment;
 use super::Look;
 use super::Operation;
-use super::Surroundings;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
@@ -198,7 +198,7 @@ impl Pass {
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when more is plugged than requested; `None` (then `waiting` is set) if
     /// there is nothing for now.
-    pub(super) fn shrink(&mut self, around: &Surroundings, look: Look<'_>) -> Option<Operation> {
+    pub(super) fn shrink(&mut self, env: &Environment, look: Look<'_>) -> Option<Operation> {
         let excess = self.map.plugged().saturating_sub(self.target());
         let loose = self.map.loose();
         let more = excess.saturating_sub(loose);
@@ -207,7 +207,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .saturating_mul(self.map.geometry().subs_per_block());
         let waits = self
             .loose_since_ms
-            .is_some_and(|since| around.now_ms.saturating_sub(since) >= FLUSH_MS);
+            .is_some_and(|since| env.now_ms.saturating_sub(since) >= FLUSH_MS);
         if loose > 0 && (more == 0 || self.flush || waits || loose >= lump) {
             if let Some(operation) = self.unplug_loose(excess) {
                 return Some(operation);
@@ -217,13 +217,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if loose == 0 {
             self.loose_since_ms = None;
         }
-        if let Some(operation) = self.go_on(more, around, look) {
+        if let Some(operation) = self.go_on(more, env, look) {
             return Some(operation);
         }
         if let Some(operation) = self.unplug_loose(excess) {
             return Some(operation);
         }
-        self.wait_for_memory(around);
+        self.wait_for_memory(env);
         None
     }
 
@@ -236,13 +236,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Waits until memory that is in use may no longer be, and the longer the more time went into
     /// finding out that it still is.
-    pub(super) fn wait_for_memory(&mut self, around: &Surroundings) {
-        let fruitless = self.pass.fruitless_ms(around.now_ms);
+    pub(super) fn wait_for_memory(&mut self, env: &Environment) {
+        let fruitless = self.pass.fruitless_ms(env.now_ms);
         let factor = 4_u64.saturating_pow(self.in_vain).min(REST_FACTOR);
         let rest = fruitless.saturating_mul(factor).min(MAX_REST_MS);
         let delay = self.in_use.fail().max(rest);
         // What was freed while the pass went on counts too.
-        let free = self.pass.free_then.unwrap_or(around.free).min(around.free);
+        let free = self.pass.free_then.unwrap_or(env.free).min(env.free);
         // What comes and goes all the time is news once, when there is more of it than ever.
         self.most_free = self.most_free.max(free);
         let geometry = self.map.geometry();
@@ -252,11 +252,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let freed = Freed {
             plenty: self.most_free.saturating_add(plenty),
             some: free.saturating_add(geometry.sub_size().saturating_mul(8)),
-            some_ms: around.now_ms.saturating_add(pause),
+            some_ms: env.now_ms.saturating_add(pause),
         };
         self.in_vain = self.in_vain.saturating_add(1);
         self.pass.free_then = None;
-        self.wait_for(Reason::MemoryInUse, Some(delay), around);
+        self.wait_for(Reason::MemoryInUse, Some(delay), env);
         if let Some(waiting) = &mut self.waiting {
             waiting.freed = freed;
         }
@@ -264,10 +264,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Removes blocks that hold nothing, when nothing else is to do.
-    pub(super) fn clean_up(&mut self, around: &Surroundings) -> Option<Operation> {
-        let operation = self.next_to_clean(around);
+    pub(super) fn clean_up(&mut self, env: &Environment) -> Option<Operation> {
+        let operation = self.next_to_clean(env);
         if operation.is_none() && self.has_empty() {
-            self.wait_for_memory(around);
+            self.wait_for_memory(env);
         }
         operation
     }
@@ -279,12 +279,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The next removal of a block that holds nothing.
-    pub(super) fn next_to_clean(&mut self, around: &Surroundings) -> Option<Operation> {
+    pub(super) fn next_to_clean(&mut self, env: &Environment) -> Option<Operation> {
         if !self.has_empty() {
             return None;
         }
         // Nothing is looked at.
-        self.go_on(0, around, &|_| 0)
+        self.go_on(0, env, &|_| 0)
     }
 
     /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.
@@ -313,15 +313,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Goes on with the pass, looking for something to do that frees at most `more` sub-blocks.
-    fn go_on(&mut self, more: u32, around: &Surroundings, look: Look<'_>) -> Option<Operation> {
-        let fruitless = self.pass.fruitless_ms(around.now_ms);
-        self.pass.free_then.get_or_insert(around.free);
+    fn go_on(&mut self, more: u32, env: &Environment, look: Look<'_>) -> Option<Operation> {
+        let fruitless = self.pass.fruitless_ms(env.now_ms);
+        self.pass.free_then.get_or_insert(env.free);
         if !self.first_pass && fruitless > BUDGET_MS {
             return None;
         }
         // Whole blocks go much faster than their parts, where there is room again for what is in
         // them. Only what has been achieved pays for going over them once more.
-        let freed = self.pass.freed(around.free);
+        let freed = self.pass.freed(env.free);
         if self.pass.fruitful && self.pass.in_parts() && freed >= self.plenty() {
             self.pass = Pass::new();
         }
@@ -335,12 +335,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     | Class::OfflineFull
                     | Class::Incomplete
             );
-            if online && !around.unplug_online {
+            if online && !env.unplug_online {
                 self.pass.next_phase();
                 continue;
             }
             let found = match how {
-                How::Whole => self.next_whole(class, more, around.unplug_online, look),
+                How::Whole => self.next_whole(class, more, env.unplug_online, look),
                 How::Idle => self.next_idle(class, more),
                 How::Parts => self.next_parts(class, more),
             };

@@ -132,7 +132,7 @@ pub enum Outcome {
 
 /// What may have changed outside since the last step.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings {
+pub struct Environment {
     /// A clock that never goes back, in milliseconds.
     pub now_ms: u64,
     /// Memory of the guest that is free or easily freed, in bytes.

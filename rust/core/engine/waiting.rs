@@ -4,8 +4,8 @@
 
 use super::shrink::Pass;
 use super::Engine;
+use super::Environment;
 use super::Step;
-use super::Surroundings;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 
@@ -45,15 +45,15 @@ impl Freed {
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Says whether to go on waiting; otherwise there is no more reason to.
-    pub(super) fn keep_waiting(&mut self, around: &Surroundings) -> Option<Step> {
+    pub(super) fn keep_waiting(&mut self, env: &Environment) -> Option<Step> {
         let waiting = self.waiting?;
         let watched = waiting.reason == Reason::MemoryInUse;
-        let (enough, less_at) = waiting.freed.wanted(around.now_ms);
-        let over = waiting.until_ms.is_some_and(|at| around.now_ms >= at)
-            || (watched && around.free >= enough);
+        let (enough, less_at) = waiting.freed.wanted(env.now_ms);
+        let over =
+            waiting.until_ms.is_some_and(|at| env.now_ms >= at) || (watched && env.free >= enough);
         if over {
             self.waiting = None;
-            if watched && around.free >= waiting.freed.plenty {
+            if watched && env.free >= waiting.freed.plenty {
                 self.pass = Pass::new();
                 self.first_pass = true;
                 self.in_vain = 0;
@@ -74,7 +74,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let until_ms = [waiting.until_ms, less_at.filter(|_| watched)];
         let until_ms = until_ms.into_iter().flatten().min();
         Some(Step::Wait {
-            ms: until_ms.map(|at| at.saturating_sub(around.now_ms).max(1)),
+            ms: until_ms.map(|at| at.saturating_sub(env.now_ms).max(1)),
             free: watched.then_some(enough),
         })
     }
@@ -104,7 +104,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Nothing more can be done for now.
-    pub(super) fn wait(&mut self, reason: Reason, around: &Surroundings) {
+    pub(super) fn wait(&mut self, reason: Reason, env: &Environment) {
         let delay = match reason {
             Reason::HostBusy | Reason::HostRefused | Reason::HostError => Some(self.host.fail()),
             Reason::NoMemory | Reason::OnliningRefused | Reason::MapMismatch => {
@@ -116,19 +116,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             | Reason::OfflineLimit
             | Reason::NotAddressable => None,
         };
-        self.wait_for(reason, delay, around);
+        self.wait_for(reason, delay, env);
     }
 
-    pub(super) fn wait_for(
-        &mut self,
-        reason: Reason,
-        delay_ms: Option<u64>,
-        around: &Surroundings,
-    ) {
+    pub(super) fn wait_for(&mut self, reason: Reason, delay_ms: Option<u64>, env: &Environment) {
         self.attempts = self.attempts.saturating_add(1);
         self.waiting = Some(Waiting {
             reason,
-            until_ms: delay_ms.map(|ms| around.now_ms.saturating_add(ms)),
+            until_ms: delay_ms.map(|ms| env.now_ms.saturating_add(ms)),
             freed: Freed::default(),
             shed: false,
         });

@@ -172,7 +172,7 @@ fn others_have_their_turn_while_many_blocks_are_looked_at() {
     // In each block so much is in use that it is the last to be tried.
     world.request(0);
     world.config.plugged_size = world.plugged();
-    let around = world.around();
+    let env = world.env();
     let mut turns = 0;
     let most = u64::from(effort::blocks_at_once(BLOCK));
     loop {
@@ -181,10 +181,10 @@ fn others_have_their_turn_while_many_blocks_are_looked_at() {
             looks.set(looks.get() + 1);
             BLOCK
         };
-        match world.engine.step(&around, &look) {
+        match world.engine.step(&env, &look) {
             Step::ReadConfig => {
                 let config = virtio_mem_core::engine::Outcome::Config(world.config);
-                world.engine.done(config, &around);
+                world.engine.done(config, &env);
             }
             Step::Wait { ms: Some(0), .. } => turns += 1,
             Step::Remove { .. } => break,

@@ -25,12 +25,12 @@ use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::Engine;
+use virtio_mem_core::engine::Environment;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Status;
 use virtio_mem_core::engine::Step;
-use virtio_mem_core::engine::Surroundings;
 use virtio_mem_core::engine::WATCH_MS;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
@@ -268,8 +268,8 @@ impl World {
         memory_block * size..(memory_block + 1) * size
     }
 
-    pub(crate) fn around(&self) -> Surroundings {
-        Surroundings {
+    pub(crate) fn env(&self) -> Environment {
+        Environment {
             now_ms: self.now_ms,
             free: self.free,
             metadata_room: self.metadata_room,
@@ -308,8 +308,8 @@ impl World {
     /// Takes a step from the engine, if none is under way. Waits are not steps.
     pub(crate) fn begin(&mut self) -> Option<&Step> {
         if self.step.is_none() {
-            let around = self.around();
-            self.room_then = around.metadata_room;
+            let env = self.env();
+            self.room_then = env.metadata_room;
             // Pinned memory is what looks used here.
             let (owner, cells) = (&self.owner, BLOCK / SUB);
             let look = |number: u32| {
@@ -325,7 +325,7 @@ impl World {
                 .take()
                 .filter(|doze| self.free < doze.free && self.now_ms < doze.until_ms);
             let dozing = self.doze.is_some().then(|| self.engine.status());
-            match self.engine.step(&around, &look) {
+            match self.engine.step(&env, &look) {
                 Step::Wait { ms, free } => {
                     let Status { state, reason, .. } = self.engine.status();
                     // These end with what the host or the admin does.
@@ -363,8 +363,8 @@ impl World {
     pub(crate) fn finish(&mut self) {
         if let Some(step) = self.step.take() {
             let outcome = self.carry_out(&step);
-            let around = self.around();
-            self.engine.done(outcome, &around);
+            let env = self.env();
+            self.engine.done(outcome, &env);
             self.check();
         }
     }
