@@ -110,7 +110,7 @@ pub enum Class {
     /// Nothing plugged, not in Linux.
     Unused,
     /// Something plugged, not in Linux.
-    Loose,
+    PluggedNotAdded,
     /// In Linux, offline.
     OfflineEmpty,
     /// In Linux, offline.
@@ -144,7 +144,7 @@ impl Class {
     fn index(self) -> usize {
         match self {
             Self::Unused => 0,
-            Self::Loose => 1,
+            Self::PluggedNotAdded => 1,
             Self::OfflineEmpty => 2,
             Self::OfflinePartial => 3,
             Self::OfflineFull => 4,
@@ -182,7 +182,7 @@ pub struct BlockMap<W> {
     geometry: Geometry,
     words: W,
     plugged: u32,
-    loose: u32,
+    plugged_not_added: u32,
     offline: u32,
 }
 
@@ -204,7 +204,7 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
             geometry,
             words,
             plugged: 0,
-            loose: 0,
+            plugged_not_added: 0,
             offline: 0,
         };
         for block in 0..geometry.blocks() {
@@ -224,8 +224,8 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
     }
 
     /// Sub-blocks plugged in blocks that Linux does not have.
-    pub fn loose(&self) -> u32 {
-        self.loose
+    pub fn plugged_not_added(&self) -> u32 {
+        self.plugged_not_added
     }
 
     /// Memory blocks that Linux has and does not use.
@@ -396,7 +396,7 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         };
         self.plugged = add(self.plugged, plugged);
         if seen.state() == MemoryBlockState::Absent {
-            self.loose = add(self.loose, plugged);
+            self.plugged_not_added = add(self.plugged_not_added, plugged);
         }
         if flags.intersects(Flags::HELD | Flags::TRANSIT | Flags::LOST)
             || seen.contains(Seen::MOVING)
@@ -406,7 +406,7 @@ impl<W: DerefMut<Target = [u64]>> BlockMap<W> {
         let full = plugged == self.geometry.subs_per_block();
         let class = match (seen.state(), plugged) {
             (MemoryBlockState::Absent, 0) => Class::Unused,
-            (MemoryBlockState::Absent, _) => Class::Loose,
+            (MemoryBlockState::Absent, _) => Class::PluggedNotAdded,
             (MemoryBlockState::Offline, 0) => Class::OfflineEmpty,
             (MemoryBlockState::Movable, 0) => Class::MovableEmpty,
             (MemoryBlockState::Kernel, 0) => Class::KernelEmpty,

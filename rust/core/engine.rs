@@ -292,7 +292,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Whether something is plugged that Linux is still to have, or that is still to be brought
     /// online.
     fn has_unused(&self) -> bool {
-        self.map.loose() > 0
+        self.map.plugged_not_added() > 0
             || self.any(Class::Wanted)
             || self.any(Class::Incomplete)
             || matches!(

@@ -261,8 +261,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Which of the plugged blocks to add next: see [`Engine::plug_from_above`].
     fn next_to_add(&self) -> Option<u32> {
-        let first = self.not_refused(Class::Loose)?;
-        let last = self.map.class(Class::Loose).last()?;
+        let first = self.not_refused(Class::PluggedNotAdded)?;
+        let last = self.map.class(Class::PluggedNotAdded).last()?;
         let top = self.onlining == Onlining::Movable
             && !self.map.class(Class::Refused).contains(last)
             && (self.movable_until(first) || !self.movable_from(last));

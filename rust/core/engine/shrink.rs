@@ -200,21 +200,22 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// there is nothing for now.
     pub(super) fn shrink(&mut self, env: &Environment, look: Look<'_>) -> Option<Operation> {
         let excess = self.map.plugged().saturating_sub(self.target());
-        let loose = self.map.loose();
-        let more = excess.saturating_sub(loose);
+        let plugged_not_added = self.map.plugged_not_added();
+        let more = excess.saturating_sub(plugged_not_added);
         let lump = self
             .batch
             .saturating_mul(self.map.geometry().subs_per_block());
         let waits = self
             .loose_since_ms
             .is_some_and(|since| env.now_ms.saturating_sub(since) >= FLUSH_MS);
-        if loose > 0 && (more == 0 || self.flush || waits || loose >= lump) {
+        if plugged_not_added > 0 && (more == 0 || self.flush || waits || plugged_not_added >= lump)
+        {
             if let Some(operation) = self.unplug_loose(excess) {
                 return Some(operation);
             }
         }
         self.flush = false;
-        if loose == 0 {
+        if plugged_not_added == 0 {
             self.loose_since_ms = None;
         }
         if let Some(operation) = self.go_on(more, env, look) {
@@ -290,17 +291,20 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.
     pub(super) fn unplug_loose(&mut self, most: u32) -> Option<Operation> {
         let geometry = *self.map.geometry();
-        let loose = self.map.class(Class::Loose);
+        let plugged_not_added = self.map.class(Class::PluggedNotAdded);
         let most = most
             .min(self.batch.saturating_mul(geometry.subs_per_block()))
             .min(geometry.max_subs_per_request());
-        let mut block = loose.last()?;
+        let mut block = plugged_not_added.last()?;
         let mut run = self.map.plugged_run_below(block, u32::MAX, most)?;
         // One at a time also means: not the end of one with the beginning of the next. Some devices
         // refuse requests that cross a boundary of theirs.
         while self.batch > 1 && run.start == geometry.subs_of(block).start {
             let room = most.saturating_sub(run.end.saturating_sub(run.start));
-            let Some(previous) = block.checked_sub(1).filter(|b| loose.contains(*b)) else {
+            let Some(previous) = block
+                .checked_sub(1)
+                .filter(|b| plugged_not_added.contains(*b))
+            else {
                 break;
             };
             match self.map.plugged_run_below(previous, u32::MAX, room) {

@@ -153,7 +153,7 @@ fn only_what_the_guest_can_pay_for_is_taken() {
         assert_eq!(world.plugged(), 10 * BLOCK);
         assert_eq!(world.engine.status().reason, Reason::NoMemory);
         // Nothing is plugged that would only lie about.
-        assert_eq!(world.engine.map().loose(), 0);
+        assert_eq!(world.engine.map().plugged_not_added(), 0);
         world.metadata_room = 5 * METADATA;
         world.run(100);
         assert_eq!(world.plugged(), 15 * BLOCK);

@@ -131,7 +131,7 @@ impl Model {
         };
         let memory_blocks = |state| self.states.iter().filter(|(s, _)| *s == state).count() as u32;
         same!(map.plugged(), self.count(0..geometry.subs()));
-        same!(map.loose(), plugged(MemoryBlockState::Absent));
+        same!(map.plugged_not_added(), plugged(MemoryBlockState::Absent));
         same!(map.offline(), memory_blocks(MemoryBlockState::Offline));
         let standing = map.standing();
         same!(standing.movable, plugged(MemoryBlockState::Movable));
@@ -159,7 +159,7 @@ impl Model {
         let all = geometry.subs_per_block();
         let expected = match (state, plugged) {
             (MemoryBlockState::Absent, 0) => Class::Unused,
-            (MemoryBlockState::Absent, _) => Class::Loose,
+            (MemoryBlockState::Absent, _) => Class::PluggedNotAdded,
             (MemoryBlockState::Offline, 0) => Class::OfflineEmpty,
             (MemoryBlockState::Movable, 0) => Class::MovableEmpty,
             (MemoryBlockState::Kernel, 0) => Class::KernelEmpty,
@@ -176,7 +176,7 @@ impl Model {
         let wanted = states.contains(&MemoryBlockState::Offline) && flags.contains(Flags::WANTED);
         for class in [
             Class::Unused,
-            Class::Loose,
+            Class::PluggedNotAdded,
             Class::OfflineEmpty,
             Class::OfflinePartial,
             Class::OfflineFull,

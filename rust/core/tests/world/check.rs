@@ -18,7 +18,10 @@ impl World {
     pub(super) fn check_taken(&mut self, subs: u32) {
         let map = self.engine.map();
         let wanted = self.geometry.subs_in(self.engine.config().requested_size);
-        let (excess, going) = (map.plugged().saturating_sub(wanted), map.loose() + subs);
+        let (excess, going) = (
+            map.plugged().saturating_sub(wanted),
+            map.plugged_not_added() + subs,
+        );
         let misled = self.confused || self.meddled || self.doubtful();
         if subs > 0 && going > excess && !misled {
             self.violate(format!("takes {going} sub-blocks from Linux for {excess}"));
