@@ -55,11 +55,10 @@ const PHASES: [(Class, How); 19] = [
     (Class::KernelEmpty, How::Whole),
 ];
 
-/// Blocks that are online are gone over several times: each time those go of which at most so many
-/// 64ths are in use. The price of a block is found out anew each time it is come across, and it may
-/// have fallen: the first block that goes takes all that the processors keep free for themselves,
-/// which looks used, back to the page allocator.
-const PRICES: [u64; 5] = [0, 4, 16, 32, 64];
+/// The utilization of a block that is online, in 64ths, up to which each sweep of a pass empties it. The
+/// utilization is sampled anew in each sweep, and may have fallen: the first block that is taken offline
+/// returns the pages on the processors' own lists, which look used, to the page allocator.
+const THRESHOLDS: [u64; 5] = [0, 4, 16, 32, 64];
 
 /// The phases that only remove blocks which hold nothing.
 const EMPTY_PHASES: usize = 3;
@@ -93,9 +92,9 @@ const WHOLE_SHARE: u32 = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
     phase: usize,
-    /// Which of [`PRICES`] is paid.
-    price: usize,
-    /// Blocks from here on have been tried in this phase, at this price.
+    /// The index in [`THRESHOLDS`] of the sweep under way.
+    sweep: usize,
+    /// Blocks from here on have been tried in this phase and sweep.
     below: u32,
     /// In [`How::Parts`]: the block whose sub-blocks are being taken. It may have changed its
     /// class since it was found.
@@ -120,7 +119,7 @@ impl Pass {
     pub(super) fn new() -> Self {
         Self {
             phase: 0,
-            price: 0,
+            sweep: 0,
             below: u32::MAX,
             block: None,
             sub_limit: u32::MAX,
@@ -377,9 +376,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let (mut looks, most) = (0_u32, effort::blocks_at_once(geometry.block_size()));
         loop {
             let Some(block) = self.map.class(class).below(self.pass.below) else {
-                self.pass.price = self.pass.price.checked_add(1)?;
+                self.pass.sweep = self.pass.sweep.checked_add(1)?;
                 self.pass.below = u32::MAX;
-                if empty || self.pass.price >= PRICES.len() {
+                if empty || self.pass.sweep >= THRESHOLDS.len() {
                     return None;
                 }
                 continue;
@@ -391,7 +390,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if plugged > more || (online && ((few && !empty) || !unplug_online)) {
                 continue;
             }
-            if empty || self.is_due(block, plugged, look) {
+            if empty || self.is_within_threshold(block, plugged, look) {
                 return self.removal_of(block).map(Operation::Remove);
             }
             looks = looks.saturating_add(u32::from(online));
@@ -401,23 +400,24 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// Whether `block` is to be emptied at the price that the pass is at. Each is tried once.
-    fn is_due(&mut self, block: u32, plugged: u32, look: Look<'_>) -> bool {
+    /// Whether the utilization of `block` is within the threshold of the sweep under way, so that it is to be
+    /// emptied. Each block is tried once in a pass.
+    fn is_within_threshold(&mut self, block: u32, plugged: u32, look: Look<'_>) -> bool {
         let before = self.map.flags(block).contains(Flags::TRIED);
         // Each pass begins with a sweep in which what an earlier one has tried does not count.
-        if before && self.pass.price > 0 {
+        if before && self.pass.sweep > 0 {
             return false;
         }
-        let paid = PRICES.get(self.pass.price).copied().unwrap_or(64);
-        let due = self.price_of(block, plugged, look) <= paid;
-        if due != before {
-            self.map.set_flags(block, Flags::TRIED, due);
+        let threshold = THRESHOLDS.get(self.pass.sweep).copied().unwrap_or(64);
+        let within = self.utilization_of(block, plugged, look) <= threshold;
+        if within != before {
+            self.map.set_flags(block, Flags::TRIED, within);
         }
-        due
+        within
     }
 
-    /// How many 64ths of `block` are in use, with all that is not `plugged` taken for unused.
-    fn price_of(&self, block: u32, plugged: u32, look: Look<'_>) -> u64 {
+    /// The utilization of `block`: how many 64ths of it are in use. What is not plugged counts as unused.
+    fn utilization_of(&self, block: u32, plugged: u32, look: Look<'_>) -> u64 {
         let geometry = self.map.geometry();
         let used = geometry
             .memory_blocks_of(block)
@@ -426,7 +426,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         // What is unplugged of it looks used too.
         let withheld = geometry.size_of(geometry.subs_per_block().saturating_sub(plugged));
         let share = used.saturating_sub(withheld).saturating_mul(64);
-        // Rounded up: what holds anything is not free of charge.
+        // Rounded up, so that a block with any page in use has to be emptied.
         share.div_ceil(geometry.block_size().max(1)).min(64)
     }
 

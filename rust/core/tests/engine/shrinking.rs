@@ -59,7 +59,7 @@ fn a_block_that_becomes_cheaper_meanwhile_goes_whole() {
             assert!(!matches!(step, Some(Step::Take { .. })), "in parts");
             if let Some(Step::Remove { memory_blocks, .. }) = step {
                 tried.push(memory_blocks.start);
-                // By then it costs less than what has been paid for others.
+                // By then its utilization is below the threshold of the sweep.
                 world.owner[cells.clone()].fill(Owner::Buddy);
             }
             world.finish();
