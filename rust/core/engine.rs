@@ -131,7 +131,7 @@ pub struct Engine<W> {
     /// No pass has come to its end since the request changed, or much memory was freed.
     first_pass: bool,
     /// Passes in a row that have achieved nothing.
-    in_vain: u32,
+    fruitless_passes: u32,
     /// How often it has had to wait since the request changed.
     attempts: u32,
     /// Most free memory with which one of them was begun.
@@ -184,7 +184,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             suspected: 0,
             pass: Pass::new(),
             first_pass: true,
-            in_vain: 0,
+            fruitless_passes: 0,
             attempts: 0,
             most_free: 0,
             flush: false,
@@ -373,7 +373,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     fn progress(&mut self) {
         self.host.reset();
         self.in_use.reset();
-        self.in_vain = 0;
+        self.fruitless_passes = 0;
         self.most_free = 0;
         self.pass.progress();
     }
@@ -481,7 +481,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("suspected", &self.suspected)
             .field("pass", &self.pass)
             .field("first_pass", &self.first_pass)
-            .field("in_vain", &self.in_vain)
+            .field("fruitless_passes", &self.fruitless_passes)
             .field("attempts", &self.attempts)
             .field("most_free", &self.most_free)
             .field("flush", &self.flush)

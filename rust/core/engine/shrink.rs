@@ -238,7 +238,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// finding out that it still is.
     pub(super) fn wait_for_memory(&mut self, env: &Environment) {
         let fruitless = self.pass.fruitless_ms(env.now_ms);
-        let factor = 4_u64.saturating_pow(self.in_vain).min(REST_FACTOR);
+        let factor = 4_u64.saturating_pow(self.fruitless_passes).min(REST_FACTOR);
         let rest = fruitless.saturating_mul(factor).min(MAX_REST_MS);
         let delay = self.in_use.fail().max(rest);
         // What was freed while the pass went on counts too.
@@ -248,13 +248,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = self.map.geometry();
         let plenty = self.plenty();
         // The first time, a little more is worth a try at once.
-        let pause = if self.in_vain == 0 { 0 } else { rest };
+        let pause = if self.fruitless_passes == 0 { 0 } else { rest };
         let freed = Freed {
             plenty: self.most_free.saturating_add(plenty),
             some: free.saturating_add(geometry.sub_size().saturating_mul(8)),
             some_ms: env.now_ms.saturating_add(pause),
         };
-        self.in_vain = self.in_vain.saturating_add(1);
+        self.fruitless_passes = self.fruitless_passes.saturating_add(1);
         self.pass.free_then = None;
         self.wait_for(Reason::MemoryInUse, Some(delay), env);
         if let Some(waiting) = &mut self.waiting {

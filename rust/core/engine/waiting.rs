@@ -56,7 +56,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if watched && env.free >= waiting.freed.plenty {
                 self.pass = Pass::new();
                 self.first_pass = true;
-                self.in_vain = 0;
+                self.fruitless_passes = 0;
                 self.in_use.reset();
             } else {
                 self.pass.resume();

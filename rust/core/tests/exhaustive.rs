@@ -53,7 +53,7 @@ const MOMENTS: [&str; 6] = [
 ];
 
 /// And what does not matter to what is decided, but for how long it takes.
-const INDIFFERENT: [&str; 3] = ["next_ms", "attempts", "in_vain"];
+const INDIFFERENT: [&str; 3] = ["next_ms", "attempts", "fruitless_passes"];
 
 /// Something that happens, and how many steps after what happened before.
 #[derive(Clone, Debug)]
