@@ -243,7 +243,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.waiting = None;
         self.portion = Portion::ALL;
         self.start_over();
-        self.forgive();
+        self.clear_refused();
         self.linux.reset();
         self.audits.reset();
         if let Some(audit) = &mut self.audit {

@@ -115,7 +115,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.portion = Portion::ALL;
             self.linux.reset();
             self.start_over();
-            self.forgive();
+            self.clear_refused();
             self.audits.reset();
             if let Some(audit) = &mut self.audit {
                 audit.go_on();
@@ -319,7 +319,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn cannot_take(&mut self, reason: Reason, env: &Environment) {
         let delay = self.linux.fail();
         self.wait_for(reason, Some(delay), env);
-        self.shed();
+        self.release_unusable();
     }
 
     fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
@@ -350,7 +350,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.flush = true;
             // What nobody has a use for stays until the next attempt.
             if let Some(waiting) = &mut self.waiting {
-                waiting.shed = false;
+                waiting.release_unusable = false;
             }
             self.removal_failed(block);
             if failure == Some(Failure::Mismatch) {

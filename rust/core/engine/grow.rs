@@ -40,7 +40,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if self.offline_room() < count {
                 // Blocks have gone offline since these were plugged.
                 self.wait_for_others(Reason::OfflineLimit, env);
-                self.shed();
+                self.release_unusable();
                 return None;
             }
             let first = self.map.geometry().memory_blocks_of(block).start;
@@ -49,7 +49,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let missing = self.target().checked_sub(self.map.plugged())?;
         if missing == 0 {
             // What is plugged is all that is wanted: it has to be what Linux has refused.
-            if self.forgive() && self.has_unused() {
+            if self.clear_refused() && self.has_unused() {
                 self.wait(Reason::OnliningRefused, env);
             }
             return None;
@@ -83,7 +83,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Nothing can be done for now but with what Linux has refused, if there is such: that it is
     /// given another try after a while.
     fn wait_for_others(&mut self, reason: Reason, env: &Environment) {
-        let delay = self.forgive().then(|| self.linux.fail());
+        let delay = self.clear_refused().then(|| self.linux.fail());
         self.wait_for(reason, delay, env);
     }
 
@@ -221,7 +221,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// What Linux has refused may be tried again; returns whether there was any.
-    pub(super) fn forgive(&mut self) -> bool {
+    pub(super) fn clear_refused(&mut self) -> bool {
         let mut any = false;
         while let Some(block) = self.map.class(Class::Refused).first() {
             self.map.set_flags(block, Flags::REFUSED, false);

@@ -18,7 +18,7 @@ pub(super) struct Waiting {
     pub(super) freed: Freed,
     /// Linux could not take memory that is plugged. It is of use to nobody, so the host gets it
     /// back while we wait.
-    pub(super) shed: bool,
+    pub(super) release_unusable: bool,
 }
 
 /// How much free memory makes an attempt worthwhile, and from when on. What the guest frees and
@@ -63,7 +63,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             return None;
         }
-        if waiting.shed {
+        if waiting.release_unusable {
             let operation = self
                 .refused_and_offline()
                 .or_else(|| self.unplug_loose(u32::MAX));
@@ -80,9 +80,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// What is plugged and not in Linux is of no use while we wait.
-    pub(super) fn shed(&mut self) {
+    pub(super) fn release_unusable(&mut self) {
         if let Some(waiting) = &mut self.waiting {
-            waiting.shed = true;
+            waiting.release_unusable = true;
         }
     }
 
@@ -125,7 +125,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             reason,
             until_ms: delay_ms.map(|ms| env.now_ms.saturating_add(ms)),
             freed: Freed::default(),
-            shed: false,
+            release_unusable: false,
         });
     }
 }
