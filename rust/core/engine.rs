@@ -124,7 +124,7 @@ pub struct Engine<W> {
     /// else is done.
     resync_at_ms: Option<u64>,
     /// By how much the device's plugged size differs from its blocks, when last it was asked.
-    drift: u64,
+    plugged_size_skew: u64,
     /// The same, if that is confirmed when it is asked once more.
     suspected: u64,
     pass: Pass,
@@ -180,7 +180,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             audit: None,
             taking_over: false,
             resync_at_ms: None,
-            drift: 0,
+            plugged_size_skew: 0,
             suspected: 0,
             pass: Pass::new(),
             first_pass: true,
@@ -477,7 +477,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("audit", &self.audit)
             .field("taking_over", &self.taking_over)
             .field("resync_at_ms", &self.resync_at_ms)
-            .field("drift", &self.drift)
+            .field("plugged_size_skew", &self.plugged_size_skew)
             .field("suspected", &self.suspected)
             .field("pass", &self.pass)
             .field("first_pass", &self.first_pass)

@@ -167,10 +167,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn compare_sizes(&mut self, old: &Config, env: &Environment) {
         match core::mem::take(&mut self.reread_for) {
             Reread::Changed => {}
-            Reread::Known if [self.drift, self.suspected].contains(&self.current_drift()) => {
+            Reread::Known
+                if [self.plugged_size_skew, self.suspected].contains(&self.current_drift()) =>
+            {
                 // Some devices count their plugged size wrong for good: by what it differs now is no
                 // reason to ask again.
-                self.drift = self.current_drift();
+                self.plugged_size_skew = self.current_drift();
                 self.audits.reset();
             }
             Reread::Known => {
@@ -179,7 +181,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.audit_all();
                 self.pause_audit(env);
             }
-            Reread::Agreed if self.current_drift() == self.drift => {
+            Reread::Agreed if self.current_drift() == self.plugged_size_skew => {
                 self.audit = None;
                 self.audits.reset();
             }
@@ -187,11 +189,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         // The difference may be where the device could not be asked the last time.
         let grown = self.config.usable_region_size > old.usable_region_size;
-        let more = self.drift != 0 && grown;
+        let more = self.plugged_size_skew != 0 && grown;
         let due = match self.audit {
             // What was told so far may be out of date.
             Some(_) => self.config.plugged_size != old.plugged_size,
-            None => !self.unplug_all && (more || self.current_drift() != self.drift),
+            None => !self.unplug_all && (more || self.current_drift() != self.plugged_size_skew),
         };
         if due {
             self.audit_all();

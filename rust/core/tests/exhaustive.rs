@@ -119,7 +119,7 @@ fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
         world.owner,
         world.blocks,
         world.config,
-        world.drift,
+        world.plugged_size_skew,
         (&world.doubt, &world.moving, world.fickle),
         (&world.hidden, world.meddled),
         world.confused,

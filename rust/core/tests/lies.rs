@@ -311,7 +311,7 @@ fn a_lower_request_that_nobody_has_announced_is_met() {
     world.run(200);
     assert_eq!(world.engine.status().reason, Reason::NotAddressable);
     // It is read when the audit is over that a wrong plugged size has begun.
-    world.drift = SUB;
+    world.plugged_size_skew = SUB;
     world.config_changed();
     until(&mut world, |step| {
         matches!(step, Step::Send(Request::State { .. }))

@@ -204,7 +204,7 @@ fn what_becomes_usable_is_asked_about_at_once() {
 fn a_device_that_counts_wrong_is_asked_once() {
     let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
     resize(&mut world, BLOCK + SUB);
-    world.drift = 7 * SUB;
+    world.plugged_size_skew = 7 * SUB;
     world.requests = 0;
     world.config_changed();
     settle(&mut world);

@@ -247,9 +247,9 @@ impl World {
         }
         if take(&mut self.faults.lie) {
             if self.manners.miscounts {
-                self.drift = match request {
-                    Request::Plug { .. } => self.drift.wrapping_sub(size),
-                    _ => self.drift.wrapping_add(size),
+                self.plugged_size_skew = match request {
+                    Request::Plug { .. } => self.plugged_size_skew.wrapping_sub(size),
+                    _ => self.plugged_size_skew.wrapping_add(size),
                 };
             }
             return if self.faults.lie % 2 == 0 {

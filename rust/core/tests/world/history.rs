@@ -176,12 +176,13 @@ pub(crate) fn calm_down(world: &mut World) {
     world.config_changed();
     world.run(5_000);
     let believed = world.engine.plugged_size();
-    let counts = [0, world.drift].map(|drift| world.plugged().wrapping_add(drift));
+    let counts = [0, world.plugged_size_skew]
+        .map(|plugged_size_skew| world.plugged().wrapping_add(plugged_size_skew));
     let counts = counts.contains(&believed);
     if world.fickle || (counts && (world.doubtful() || world.confused)) {
         // What a device has lost and what it has found cancels out in its plugged size, as it
         // counts, or makes it wrong by as much as it has been before.
-        world.drift = world.drift.wrapping_add(2);
+        world.plugged_size_skew = world.plugged_size_skew.wrapping_add(2);
     }
     world.config_changed();
     world.run(5_000);

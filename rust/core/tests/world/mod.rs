@@ -91,7 +91,7 @@ pub(crate) struct World {
     pub(crate) blocks: Vec<Block>,
     onlining: Onlining,
     /// The device's plugged size is wrong by this.
-    pub(crate) drift: u64,
+    pub(crate) plugged_size_skew: u64,
     /// For how many cells the host has memory.
     pub(crate) room: u64,
     pub(crate) metadata_room: u64,
@@ -197,7 +197,7 @@ impl World {
             owner: vec![Owner::Nobody; cells],
             blocks: vec![Block::Absent; blocks as usize],
             onlining,
-            drift: 0,
+            plugged_size_skew: 0,
             room: u64::MAX,
             metadata_room: u64::MAX,
             room_then: 0,
@@ -246,7 +246,7 @@ impl World {
                 self.blocks[number as usize] = Block::Absent;
             }
         }
-        self.config.plugged_size = self.plugged().wrapping_add(self.drift);
+        self.config.plugged_size = self.plugged().wrapping_add(self.plugged_size_skew);
         let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&self.geometry)];
         self.engine = Engine::new(self.geometry, words, self.config, self.onlining);
         self.doze = None;
@@ -391,7 +391,7 @@ impl World {
         }
         match step {
             Step::ReadConfig => {
-                self.config.plugged_size = self.plugged().wrapping_add(self.drift);
+                self.config.plugged_size = self.plugged().wrapping_add(self.plugged_size_skew);
                 Outcome::Config(self.told.unwrap_or(self.config))
             }
             Step::Send(request) => {
