@@ -25,11 +25,11 @@ use kernel::time::Instant;
 use kernel::time::Monotonic;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::MemoryBlockState;
-use virtio_mem_core::effort::Pace;
 use virtio_mem_core::engine::Environment;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::WATCH_MS;
+use virtio_mem_core::migration_budget::AttemptDeadline;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
@@ -88,7 +88,7 @@ pub(crate) struct Worker {
     suspended: AtomicFlag,
     /// As for the queue.
     #[pin]
-    pace: Mutex<Pace>,
+    deadline: Mutex<AttemptDeadline>,
     #[pin]
     report: Report,
     /// Calls into Linux, which may wait for others.
@@ -103,7 +103,7 @@ impl Worker {
                 device,
                 queue <- new_mutex!(queue),
                 suspended: AtomicFlag::new(false),
-                pace <- new_mutex!(Pace::default()),
+                deadline <- new_mutex!(AttemptDeadline::default()),
                 report <- report,
                 calls: Calls::new(),
             }),

@@ -23,11 +23,11 @@
 pub mod backoff;
 pub mod block_map;
 pub mod block_set;
-pub mod effort;
 pub mod engine;
 pub mod geometry;
 pub mod guard;
 pub mod kernel_memory;
+pub mod migration_budget;
 pub mod portion;
 pub mod statistics;
 pub mod vocabulary;

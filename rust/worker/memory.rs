@@ -12,9 +12,9 @@ use core::ops::Range;
 use kernel::prelude::*;
 use kernel::time::Instant;
 use kernel::time::Monotonic;
-use virtio_mem_core::effort;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
+use virtio_mem_core::migration_budget;
 
 /// How often the device hotplug lock is tried for; each time takes 5 ms (the kernel's
 /// `lock_device_hotplug_sysfs()`).
@@ -74,7 +74,7 @@ impl Worker {
 
     /// One look at every so many pages tells how much of a range is in use.
     fn stride(&self) -> usize {
-        let bytes = effort::look_bytes(self.device.geometry().block_size());
+        let bytes = migration_budget::look_bytes(self.device.geometry().block_size());
         usize::try_from(bytes).unwrap_or(usize::MAX) / kernel::page::PAGE_SIZE
     }
 
@@ -129,7 +129,9 @@ impl Worker {
         let mut used = 0;
         if online {
             match self.used_in(memory_blocks, self.stride()) {
-                Some((bytes, of)) if effort::room_for(bytes, of, hotplug::available_memory()) => {
+                Some((bytes, of))
+                    if migration_budget::room_for(bytes, of, hotplug::available_memory()) =>
+                {
                     used = bytes;
                 }
                 _ => return Outcome::Failed(Failure::Busy),
@@ -160,7 +162,7 @@ impl Worker {
         let count = memory_blocks.end.saturating_sub(memory_blocks.start);
         let addr = geometry.memory_block_addr(memory_blocks.start);
         let size = u64::from(count).saturating_mul(geometry.memory_block_size());
-        let limit_ms = self.pace.lock().deadline_ms(used, count);
+        let limit_ms = self.deadline.lock().deadline_ms(used, count);
         // Migration takes longer than what would be won.
         let _expedited = (used == 0).then(hotplug::Expedited::begin);
         let begun = Instant::<Monotonic>::now();
@@ -172,7 +174,7 @@ impl Worker {
             Ok(()) => {
                 // What is offline goes fast on any machine.
                 if online {
-                    self.pace.lock().done(took_ms, limit_ms);
+                    self.deadline.lock().done(took_ms, limit_ms);
                 }
                 Outcome::Done
             }
@@ -180,7 +182,7 @@ impl Worker {
                 let left = self.used_in(memory_blocks, 1).map(|(left, _)| left);
                 // That a brief attempt goes over much memory once says nothing.
                 let late = left.is_some_and(|left| {
-                    (left == 0 || !brief) && self.pace.lock().cut_off(took_ms, limit_ms, left)
+                    (left == 0 || !brief) && self.deadline.lock().cut_off(took_ms, limit_ms, left)
                 });
                 return (Outcome::Failed(Failure::Interrupted), late);
             }
@@ -235,7 +237,9 @@ impl Worker {
             return Outcome::Failed(Failure::Refused);
         };
         let used = self.used_of(addr, size, 0, self.stride());
-        if !used.is_some_and(|used| effort::room_for(used, size, hotplug::available_memory())) {
+        if !used
+            .is_some_and(|used| migration_budget::room_for(used, size, hotplug::available_memory()))
+        {
             return Outcome::Failed(Failure::Busy);
         }
         let tries = if count == 1 && pages.movable() {

@@ -16,7 +16,7 @@ use super::Operation;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
-use crate::effort;
+use crate::migration_budget;
 use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 use core::ops::Range;
@@ -373,7 +373,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if (full && more < geometry.subs_per_block()) || (more == 0 && !empty) {
             return None;
         }
-        let (mut looks, most) = (0_u32, effort::blocks_at_once(geometry.block_size()));
+        let (mut looks, most) = (
+            0_u32,
+            migration_budget::blocks_at_once(geometry.block_size()),
+        );
         loop {
             let Some(block) = self.map.class(class).below(self.pass.below) else {
                 self.pass.sweep = self.pass.sweep.checked_add(1)?;

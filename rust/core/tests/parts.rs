@@ -12,8 +12,6 @@ use virtio_mem_core::backoff::Backoff;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_set;
 use virtio_mem_core::block_set::BlockSet;
-use virtio_mem_core::effort;
-use virtio_mem_core::effort::Pace;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
@@ -24,6 +22,8 @@ use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::geometry::Unusable;
 use virtio_mem_core::kernel_memory::metadata_room;
 use virtio_mem_core::kernel_memory::Zone;
+use virtio_mem_core::migration_budget;
+use virtio_mem_core::migration_budget::AttemptDeadline;
 use virtio_mem_core::statistics::Statistics;
 use virtio_mem_core::vocabulary::Action;
 use virtio_mem_core::vocabulary::Answer;
@@ -380,44 +380,48 @@ fn delays_double_up_to_their_limit() {
 #[test]
 fn emptying_needs_room_elsewhere() {
     // All free memory is in the range itself.
-    assert!(effort::room_for(0, 128 * MIB, 0));
-    assert!(!effort::room_for(64 * MIB, 128 * MIB, 64 * MIB));
-    assert!(!effort::room_for(64 * MIB, 128 * MIB, 128 * MIB));
-    assert!(!effort::room_for(64 * MIB, 128 * MIB, 167 * MIB));
-    assert!(effort::room_for(64 * MIB, 128 * MIB, 168 * MIB));
-    assert!(!effort::room_for(u64::MAX, u64::MAX, u64::MAX - 1));
+    assert!(migration_budget::room_for(0, 128 * MIB, 0));
+    assert!(!migration_budget::room_for(64 * MIB, 128 * MIB, 64 * MIB));
+    assert!(!migration_budget::room_for(64 * MIB, 128 * MIB, 128 * MIB));
+    assert!(!migration_budget::room_for(64 * MIB, 128 * MIB, 167 * MIB));
+    assert!(migration_budget::room_for(64 * MIB, 128 * MIB, 168 * MIB));
+    assert!(!migration_budget::room_for(
+        u64::MAX,
+        u64::MAX,
+        u64::MAX - 1
+    ));
 }
 
 #[test]
 fn attempts_get_more_time_where_that_is_all_they_need() {
-    let mut pace = Pace::default();
-    assert_eq!(pace.deadline_ms(0, 1), 200);
-    assert_eq!(pace.deadline_ms(128 * MIB, 1), 3400);
+    let mut deadline = AttemptDeadline::default();
+    assert_eq!(deadline.deadline_ms(0, 1), 200);
+    assert_eq!(deadline.deadline_ms(128 * MIB, 1), 3400);
     for limit in [400, 800, 1600, 3200, 6400, 6400] {
-        assert!(pace.cut_off(limit / 2, limit / 2, 0));
-        assert_eq!(pace.deadline_ms(0, 1), limit);
+        assert!(deadline.cut_off(limit / 2, limit / 2, 0));
+        assert_eq!(deadline.deadline_ms(0, 1), limit);
     }
     // Something that is in use may be what cannot be moved.
-    assert!(!Pace::default().cut_off(200, 200, 4096));
-    assert!(pace.deadline_ms(u64::MAX, 1) > pace.deadline_ms(128 * MIB, 1));
+    assert!(!AttemptDeadline::default().cut_off(200, 200, 4096));
+    assert!(deadline.deadline_ms(u64::MAX, 1) > deadline.deadline_ms(128 * MIB, 1));
     // As long as it is needed it stays.
-    pace.done(1600, 6400);
-    assert_eq!(pace.deadline_ms(0, 1), 6400);
+    deadline.done(1600, 6400);
+    assert_eq!(deadline.deadline_ms(0, 1), 6400);
     for limit in [3200, 1600, 800, 400, 200, 200] {
-        pace.done(1, pace.deadline_ms(0, 1));
-        assert_eq!(pace.deadline_ms(0, 1), limit);
+        deadline.done(1, deadline.deadline_ms(0, 1));
+        assert_eq!(deadline.deadline_ms(0, 1), limit);
     }
     // It was gone over only once, which says nothing of the time that others need.
-    assert!(pace.cut_off(7600, 3400, 4096));
-    assert_eq!(pace.deadline_ms(0, 1), 200);
+    assert!(deadline.cut_off(7600, 3400, 4096));
+    assert_eq!(deadline.deadline_ms(0, 1), 200);
 }
 
 #[test]
 fn each_of_several_memory_blocks_has_its_time() {
-    let pace = Pace::default();
-    assert_eq!(pace.deadline_ms(0, 8), 1600);
-    assert_eq!(pace.deadline_ms(2 * MIB, 8), 1650);
-    assert!(pace.deadline_ms(u64::MAX, u32::MAX) > pace.deadline_ms(u64::MAX, 8));
+    let deadline = AttemptDeadline::default();
+    assert_eq!(deadline.deadline_ms(0, 8), 1600);
+    assert_eq!(deadline.deadline_ms(2 * MIB, 8), 1650);
+    assert!(deadline.deadline_ms(u64::MAX, u32::MAX) > deadline.deadline_ms(u64::MAX, 8));
 }
 
 #[test]
@@ -532,14 +536,14 @@ fn a_needy_guest_may_go_below_the_high_watermarks() {
 fn few_pages_are_looked_at_at_once() {
     for shift in 21..40 {
         let block = 1_u64 << shift;
-        let looks = block / effort::look_bytes(block);
-        let at_once = u64::from(effort::blocks_at_once(block)) * looks;
+        let looks = block / migration_budget::look_bytes(block);
+        let at_once = u64::from(migration_budget::blocks_at_once(block)) * looks;
         assert!(at_once <= 4_096, "{at_once} for blocks of {block}");
         // No fewer than is needed, either.
         assert!(at_once * 2 > 4_096, "{at_once} for blocks of {block}");
     }
     // 512 of 32,768 pages, and 4,096 of 524,288.
-    assert_eq!(effort::look_bytes(128 * MIB), 256 << 10);
-    assert_eq!(effort::look_bytes(2048 * MIB), 512 << 10);
-    assert_eq!(effort::blocks_at_once(2048 * MIB), 1);
+    assert_eq!(migration_budget::look_bytes(128 * MIB), 256 << 10);
+    assert_eq!(migration_budget::look_bytes(2048 * MIB), 512 << 10);
+    assert_eq!(migration_budget::blocks_at_once(2048 * MIB), 1);
 }

@@ -5,11 +5,11 @@
 mod world;
 
 use std::cell::Cell;
-use virtio_mem_core::effort;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::geometry::BigBlocks;
+use virtio_mem_core::migration_budget;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Request;
@@ -174,7 +174,7 @@ fn others_have_their_turn_while_many_blocks_are_looked_at() {
     world.config.plugged_size = world.plugged();
     let env = world.env();
     let mut turns = 0;
-    let most = u64::from(effort::blocks_at_once(BLOCK));
+    let most = u64::from(migration_budget::blocks_at_once(BLOCK));
     loop {
         let looks = Cell::new(0);
         let look = |_: u32| {

@@ -50,11 +50,11 @@ const FAST: u64 = 4;
 /// How long attempts to empty memory may take, on a machine that may have little time for its
 /// guest.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pace {
+pub struct AttemptDeadline {
     doublings: u32,
 }
 
-impl Pace {
+impl AttemptDeadline {
     /// How long one attempt to empty `memory_blocks` memory blocks may take, in milliseconds, when
     /// `used` bytes of them have to be migrated.
     ///
