@@ -240,15 +240,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         None
     }
 
-    /// Of memory blocks that are offline, nothing is plugged from sub-block `end` on, where the usable
-    /// region ends and the device cannot be asked: they were only believed to be plugged.
+    /// Of memory blocks that are not online, nothing is plugged from sub-block `end` on, where the usable
+    /// region ends and the device cannot be asked: it was only believed, when the block was found.
     fn disbelieve_beyond(&mut self, end: u32) {
         let geometry = *self.map.geometry();
         let mut at = end;
         while at < geometry.subs() {
             let block = geometry.block_of(at);
             let stop = geometry.subs_of(block).end;
-            if self.map.state_of(block) == MemoryBlockState::Offline && !self.map.moves(block) {
+            if !self.map.state_of(block).online() && !self.map.moves(block) {
                 self.map.set_plugged(at..stop, false);
             }
             at = stop;

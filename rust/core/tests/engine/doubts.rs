@@ -4,6 +4,11 @@
 
 use crate::resize;
 use crate::settle;
+use crate::world::history::calm_down;
+use crate::world::history::play;
+use crate::world::history::wrong;
+use crate::world::history::Event;
+use crate::world::history::Kind;
 use crate::world::Block;
 use crate::world::Owner;
 use crate::world::Policy;
@@ -359,4 +364,35 @@ fn offline_block_beyond_the_usable_region_holds_nothing() {
     world.reload();
     world.run(20);
     assert_eq!(world.engine.plugged_size(), 0);
+}
+
+#[test]
+fn a_lost_block_beyond_the_usable_region_is_not_believed_to_be_plugged() {
+    let manners = MANNERS
+        .into_iter()
+        .find(|manners| manners.closes && !manners.miscounts)
+        .expect("a device whose usable region shrinks");
+    let kind = Kind {
+        onlining: Onlining::Movable,
+        policy: Policy::Offline,
+        big: 0,
+        manners,
+    };
+    let mut world = kind.world(12, SUB);
+    play(
+        &mut world,
+        &[
+            Event::Mind(0),
+            Event::Reload,
+            Event::Run(2),
+            Event::Sneak(11),
+            Event::Reload,
+            // Found, and believed to be plugged until the device is asked. Now the map loses it.
+            Event::Forget(11),
+            Event::Request(0),
+        ],
+    );
+    assert_eq!(world.violation, None);
+    calm_down(&mut world);
+    assert_eq!(wrong(&world), None);
 }
