@@ -1,16 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All histories of small worlds: up to some number of events (what the host wants, how the device
+//! All histories of small simulations: up to some number of events (what the host wants, how the device
 //! answers, what Linux refuses, what users do), each of them at any moment.
 //!
-//! Between two events the driver goes on as far as it is let. A world that has been met before is
-//! not followed again: two worlds are the same if they differ in nothing but the time and how long
+//! Between two events the driver goes on as far as it is let. A simulation that has been met before is
+//! not followed again: two simulations are the same if they differ in nothing but the time and how long
 //! the delays have become.
 //!
 //! `EXHAUSTIVE_EVENTS` is how many events more than usual there are.
 
-mod world;
+mod sim;
 
+use sim::history::calm_down;
+use sim::history::happen;
+use sim::history::wrong;
+use sim::history::Event;
+use sim::history::Kind;
+use sim::Faults;
+use sim::Move;
+use sim::Odd;
+use sim::Owner;
+use sim::Policy;
+use sim::Sim;
+use sim::BLOCK;
+use sim::MANNERS;
+use sim::SUB;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -20,20 +34,6 @@ use std::time::Instant;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::wire::Request;
-use world::history::calm_down;
-use world::history::happen;
-use world::history::wrong;
-use world::history::Event;
-use world::history::Kind;
-use world::Faults;
-use world::Move;
-use world::Odd;
-use world::Owner;
-use world::Policy;
-use world::World;
-use world::BLOCK;
-use world::MANNERS;
-use world::SUB;
 
 /// Steps without an event after which the engine should have come to rest.
 const MANY: u32 = 2_000;
@@ -62,14 +62,14 @@ struct Deed {
     _event: Event,
 }
 
-/// What is known of all worlds of a kind.
+/// What is known of all simulations of a kind.
 struct Walk {
     name: &'static str,
     met: HashSet<u128>,
     /// Those to be followed next, with how they came about: something has just happened to them.
-    next: Vec<(World, Vec<Deed>)>,
+    next: Vec<(Sim, Vec<Deed>)>,
     /// Those that have been come across, to which something is to happen next.
-    here: Vec<(World, Vec<Deed>, u32)>,
+    here: Vec<(Sim, Vec<Deed>, u32)>,
     /// How many events may still happen to those that are followed now.
     left: u32,
     moves: u64,
@@ -105,27 +105,27 @@ fn timeless(text: &str, now_ms: u64, out: &mut String) {
     out.push_str(rest);
 }
 
-/// What tells a world from others.
-fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
+/// What tells a simulation from others.
+fn key(sim: &Sim, text: &mut String, out: &mut String) -> u128 {
     text.clear();
     out.clear();
-    write!(text, "{:?}", world.engine).unwrap();
-    timeless(text, world.now_ms, out);
-    let (map, geometry) = (world.engine.map(), &world.geometry);
+    write!(text, "{:?}", sim.engine).unwrap();
+    timeless(text, sim.now_ms, out);
+    let (map, geometry) = (sim.engine.map(), &sim.geometry);
     write!(
         out,
         "{:?} {:?} {:?} {:?} {} {:?} {:?} {} {} {:?} {}",
-        world.device,
-        world.owner,
-        world.blocks,
-        world.config,
-        world.plugged_size_skew,
-        (&world.doubt, &world.moving, world.fickle),
-        (&world.hidden, world.meddled),
-        world.confused,
-        world.unplug_online,
-        world.step,
-        world.metadata_room
+        sim.device,
+        sim.owner,
+        sim.blocks,
+        sim.config,
+        sim.plugged_size_skew,
+        (&sim.doubt, &sim.moving, sim.fickle),
+        (&sim.hidden, sim.meddled),
+        sim.confused,
+        sim.unplug_online,
+        sim.step,
+        sim.metadata_room
     )
     .unwrap();
     let subs: Vec<_> = (0..geometry.subs())
@@ -148,19 +148,19 @@ fn key(world: &World, text: &mut String, out: &mut String) -> u128 {
 
 /// Goes on without any event: to the next step, or through the one that is under way. Whether
 /// there was anything to do.
-fn go_on(world: &mut World) -> bool {
-    if world.step.is_some() {
-        world.finish();
+fn go_on(sim: &mut Sim) -> bool {
+    if sim.step.is_some() {
+        sim.finish();
         return true;
     }
     // What it waits for is time that passes: as if it passed at once. Several retries that come to
     // nothing mean that somebody else has to do something, such as allow that memory be unplugged.
     for _ in 0..LONG {
-        let before = world.now_ms;
-        if world.begin().is_some() {
+        let before = sim.now_ms;
+        if sim.begin().is_some() {
             return true;
         }
-        if world.now_ms == before || world.violation.is_some() {
+        if sim.now_ms == before || sim.violation.is_some() {
             return false;
         }
     }
@@ -222,25 +222,25 @@ fn faults_of(step: &Step) -> Vec<Event> {
     }
 }
 
-/// All that can happen to a world now.
-fn events(world: &World) -> Vec<Event> {
-    let geometry = &world.geometry;
+/// All that can happen to a simulation now.
+fn events(sim: &Sim) -> Vec<Event> {
+    let geometry = &sim.geometry;
     let mut events: Vec<_> = (0..=geometry.subs())
         .map(|subs| geometry.size_of(subs))
-        .filter(|size| *size != world.config.requested_size)
+        .filter(|size| *size != sim.config.requested_size)
         .map(Event::Request)
         .collect();
-    if world.moving.is_some() {
+    if sim.moving.is_some() {
         events.extend([true, false].map(Event::Gone));
     }
-    for block in 0..world.blocks.len() {
+    for block in 0..sim.blocks.len() {
         events.extend([true, false].map(|movable| Event::Online(block, movable)));
         events.push(Event::Offline(block));
         events.extend([Move::Online(block, true), Move::Offline(block)].map(Event::Going));
         // In use: the first, or the last, of a memory block.
-        let cells = world.cells_of(block);
+        let cells = sim.cells_of(block);
         for cell in [cells.start, cells.end - 1] {
-            events.push(match world.owner[cell] {
+            events.push(match sim.owner[cell] {
                 Owner::Pinned => Event::Unpin(cell),
                 _ => Event::Pin(cell),
             });
@@ -250,54 +250,54 @@ fn events(world: &World) -> Vec<Event> {
     // Of one memory block, as the others are like it.
     events.extend([
         Event::Sneak(0),
-        Event::Hide(0, !world.hidden[0]),
+        Event::Hide(0, !sim.hidden[0]),
         Event::Forget(0),
     ]);
-    events.push(Event::UnplugOnline(!world.unplug_online));
-    events.extend(world.step.iter().flat_map(faults_of));
+    events.push(Event::UnplugOnline(!sim.unplug_online));
+    events.extend(sim.step.iter().flat_map(faults_of));
     events
 }
 
 impl Walk {
-    fn fail(&self, what: &str, deeds: &[Deed], world: &World) -> ! {
+    fn fail(&self, what: &str, deeds: &[Deed], sim: &Sim) -> ! {
         panic!(
             "{}: {what}\n{deeds:#?}\n{:#?}\n{:?}\n{:?}\n{:?}",
-            self.name, world.engine, world.device, world.owner, world.blocks
+            self.name, sim.engine, sim.device, sim.owner, sim.blocks
         );
     }
 
-    /// Follows a world, met just now, through what was not met before.
-    fn follow(&mut self, mut world: World, deeds: &[Deed]) {
+    /// Follows a simulation, met just now, through what was not met before.
+    fn follow(&mut self, mut sim: Sim, deeds: &[Deed]) {
         let (mut text, mut out) = (String::new(), String::new());
         for after in 0..MANY {
-            if let Some(violation) = &world.violation {
-                self.fail(violation, deeds, &world);
+            if let Some(violation) = &sim.violation {
+                self.fail(violation, deeds, &sim);
             }
-            let mut calm = world.clone();
+            let mut calm = sim.clone();
             calm_down(&mut calm);
             if let Some(what) = wrong(&calm) {
-                self.fail(&what, deeds, &world);
+                self.fail(&what, deeds, &sim);
             }
             if self.left > 0 {
-                self.here.push((world.clone(), deeds.to_vec(), after));
+                self.here.push((sim.clone(), deeds.to_vec(), after));
             }
             self.moves += 1;
-            let rests = !go_on(&mut world);
-            if let Some(violation) = &world.violation {
-                self.fail(violation, deeds, &world);
+            let rests = !go_on(&mut sim);
+            if let Some(violation) = &sim.violation {
+                self.fail(violation, deeds, &sim);
             }
-            if rests || !self.met.insert(key(&world, &mut text, &mut out)) {
+            if rests || !self.met.insert(key(&sim, &mut text, &mut out)) {
                 return;
             }
         }
-        self.fail("does not come to rest", deeds, &world);
+        self.fail("does not come to rest", deeds, &sim);
     }
 
-    /// Has everything happen that can, to one world each.
-    fn branch(&mut self, world: &World, deeds: &[Deed], after: u32) {
+    /// Has everything happen that can, to one simulation each.
+    fn branch(&mut self, sim: &Sim, deeds: &[Deed], after: u32) {
         let (mut text, mut out) = (String::new(), String::new());
-        for event in events(world) {
-            let mut other = world.clone();
+        for event in events(sim) {
+            let mut other = sim.clone();
             happen(&mut other, &event);
             if matches!(event, Event::Faults(_) | Event::Answer(_)) {
                 other.finish();
@@ -317,7 +317,7 @@ impl Walk {
     }
 }
 
-/// Walks through all histories of a kind of world with that many events.
+/// Walks through all histories of a kind of simulation with that many events.
 fn walk(name: &'static str, kind: &Kind, blocks: u64, sub: u64, mut depth: u32) {
     if cfg!(miri) {
         return;
@@ -329,25 +329,25 @@ fn walk(name: &'static str, kind: &Kind, blocks: u64, sub: u64, mut depth: u32) 
     let mut walk = Walk {
         name,
         met: HashSet::new(),
-        next: vec![(kind.world(blocks, sub), Vec::new())],
+        next: vec![(kind.sim(blocks, sub), Vec::new())],
         here: Vec::new(),
         left: depth,
         moves: 0,
     };
     loop {
-        for (world, deeds) in std::mem::take(&mut walk.next) {
-            walk.follow(world, &deeds);
+        for (sim, deeds) in std::mem::take(&mut walk.next) {
+            walk.follow(sim, &deeds);
         }
         if walk.left == 0 {
             break;
         }
         walk.left -= 1;
         // Only when all with so many events are known: whoever is met with more is not followed.
-        for (world, deeds, after) in std::mem::take(&mut walk.here) {
-            walk.branch(&world, &deeds, after);
+        for (sim, deeds, after) in std::mem::take(&mut walk.here) {
+            walk.branch(&sim, &deeds, after);
             if walk.left == 0 {
-                for (world, deeds) in std::mem::take(&mut walk.next) {
-                    walk.follow(world, &deeds);
+                for (sim, deeds) in std::mem::take(&mut walk.next) {
+                    walk.follow(sim, &deeds);
                 }
             }
         }

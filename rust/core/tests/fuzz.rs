@@ -5,12 +5,13 @@
 
 mod cases;
 mod model;
-mod world;
+mod sim;
 
 use bolero::check;
 use cases::bytes;
 use cases::Cases;
 use model::Model;
+use sim::history::History;
 use std::panic::AssertUnwindSafe;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::geometry::Geometry;
@@ -21,7 +22,6 @@ use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
 use virtio_mem_core::wire::REQUEST_LEN;
 use virtio_mem_core::wire::RESPONSE_LEN;
-use world::history::History;
 
 /// Runs `case` for random bytes, at most so many.
 fn target(name: &'static str, most: usize, case: impl Fn(&[u8])) {

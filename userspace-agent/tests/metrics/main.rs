@@ -2,8 +2,8 @@
 
 //! Runs the agent's `metrics`: what it prints, writes into a file, and serves.
 
+mod render;
 mod served;
-mod shown;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../status/tree.rs"]
 mod tree;

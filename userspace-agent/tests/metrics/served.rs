@@ -2,7 +2,7 @@
 
 //! What is served over HTTP, also to clients that mean no good.
 
-use crate::shown::tree;
+use crate::render::tree;
 use crate::tree::Tree;
 use std::io::Read;
 use std::io::Write;

@@ -2,8 +2,8 @@
 
 //! Runs the agent's `report` with a pseudo-terminal in the place of the virtio-serial port.
 
+mod messages;
 mod port;
-mod told;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../status/tree.rs"]
 mod tree;

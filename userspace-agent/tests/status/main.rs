@@ -4,7 +4,7 @@
 //! `watch` and `wait` over trees that change.
 
 mod hostile;
-mod shown;
+mod render;
 mod tree;
 mod wait;
 mod watch;

@@ -4,19 +4,19 @@
 
 use crate::resize;
 use crate::settle;
-use crate::world::history::calm_down;
-use crate::world::history::play;
-use crate::world::history::wrong;
-use crate::world::history::Event;
-use crate::world::history::Kind;
-use crate::world::Block;
-use crate::world::Owner;
-use crate::world::Policy;
-use crate::world::World;
-use crate::world::BLOCK;
-use crate::world::MANNERS;
-use crate::world::MIB;
-use crate::world::SUB;
+use crate::sim::history::calm_down;
+use crate::sim::history::play;
+use crate::sim::history::wrong;
+use crate::sim::history::Event;
+use crate::sim::history::Kind;
+use crate::sim::Block;
+use crate::sim::Owner;
+use crate::sim::Policy;
+use crate::sim::Sim;
+use crate::sim::BLOCK;
+use crate::sim::MANNERS;
+use crate::sim::MIB;
+use crate::sim::SUB;
 use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::notify::Verdict;
@@ -31,78 +31,74 @@ use virtio_mem_core::wire::Request;
 
 #[test]
 fn memory_from_an_earlier_life_is_unplugged_first() {
-    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
-    world.device[3] = true;
-    world.config.plugged_size = SUB;
+    let mut sim = Sim::new(8, Onlining::Movable, Policy::Kernel);
+    sim.device[3] = true;
+    sim.config.plugged_size = SUB;
     let words = vec![0; 4096];
-    world.engine = virtio_mem_core::engine::Engine::new(
-        world.geometry,
-        words,
-        world.config,
-        Onlining::Movable,
-    );
-    world.faults.busy = 3;
-    resize(&mut world, 40 * MIB);
-    assert!(!world.engine.unplug_all_required());
+    sim.engine =
+        virtio_mem_core::engine::Engine::new(sim.geometry, words, sim.config, Onlining::Movable);
+    sim.faults.busy = 3;
+    resize(&mut sim, 40 * MIB);
+    assert!(!sim.engine.unplug_all_required());
 }
 
 #[test]
 fn a_new_driver_takes_over_what_the_old_one_left() {
     for policy in [Policy::Offline, Policy::Kernel] {
-        let mut world = World::new(16, Onlining::Movable, policy);
-        resize(&mut world, 5 * BLOCK + 3 * SUB);
-        assert!(world.offline(2));
-        let before = world.blocks.clone();
+        let mut sim = Sim::new(16, Onlining::Movable, policy);
+        resize(&mut sim, 5 * BLOCK + 3 * SUB);
+        assert!(sim.offline(2));
+        let before = sim.blocks.clone();
         for _ in 0..3 {
-            world.reload();
+            sim.reload();
             // Until the device has told what is plugged nothing moves.
-            assert!(!world.online(2, true) && !world.offline(1));
+            assert!(!sim.online(2, true) && !sim.offline(1));
             // The host is not at fault.
-            assert_eq!(world.engine.status().reason, Reason::None);
-            assert_ne!(world.engine.status().state, State::Settled);
-            settle(&mut world);
-            assert_eq!(world.blocks, before);
-            assert_eq!(world.engine.plugged_size(), 5 * BLOCK + 3 * SUB);
+            assert_eq!(sim.engine.status().reason, Reason::None);
+            assert_ne!(sim.engine.status().state, State::Settled);
+            settle(&mut sim);
+            assert_eq!(sim.blocks, before);
+            assert_eq!(sim.engine.plugged_size(), 5 * BLOCK + 3 * SUB);
         }
-        assert!(world.online(2, true) && world.offline(1));
-        resize(&mut world, 9 * BLOCK);
-        world.reload();
-        resize(&mut world, 0);
-        assert!(world.blocks.iter().all(|block| *block == Block::Absent));
+        assert!(sim.online(2, true) && sim.offline(1));
+        resize(&mut sim, 9 * BLOCK);
+        sim.reload();
+        resize(&mut sim, 0);
+        assert!(sim.blocks.iter().all(|block| *block == Block::Absent));
     }
 }
 
 #[test]
 fn a_take_over_waits_for_a_device_that_says_nothing() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, 2 * BLOCK);
-    world.reload();
-    world.faults.mute = 100;
-    world.request(0);
-    world.run(60);
-    assert_eq!(world.plugged(), 2 * BLOCK);
-    let status = world.engine.status();
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, 2 * BLOCK);
+    sim.reload();
+    sim.faults.mute = 100;
+    sim.request(0);
+    sim.run(60);
+    assert_eq!(sim.plugged(), 2 * BLOCK);
+    let status = sim.engine.status();
     assert_eq!(
         (status.state, status.reason),
         (State::Waiting, Reason::HostError)
     );
-    settle(&mut world);
-    assert_eq!(world.plugged(), 0);
+    settle(&mut sim);
+    assert_eq!(sim.plugged(), 0);
 }
 
 #[test]
 fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, 2 * BLOCK);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, 2 * BLOCK);
     // With nothing to take over, a block that the engine has not added is none of it.
-    world.engine.announced(3, MemoryBlockState::Offline);
+    sim.engine.announced(3, MemoryBlockState::Offline);
     assert_eq!(
-        world.engine.map().memory_block_state(3),
+        sim.engine.map().memory_block_state(3),
         MemoryBlockState::Absent
     );
-    assert_eq!(world.engine.going_online(3, true), Verdict::Deny);
-    let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&world.geometry)];
-    let mut engine = Engine::new(world.geometry, words, world.config, Onlining::Movable);
+    assert_eq!(sim.engine.going_online(3, true), Verdict::Deny);
+    let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&sim.geometry)];
+    let mut engine = Engine::new(sim.geometry, words, sim.config, Onlining::Movable);
     engine.take_over();
     engine.announced(0, MemoryBlockState::Movable);
     engine.announced(1, MemoryBlockState::Offline);
@@ -130,134 +126,134 @@ fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
 
 #[test]
 fn what_the_device_has_lost_is_withdrawn() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, 4 * BLOCK);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, 4 * BLOCK);
     for cell in [9, 10, 31] {
-        world.change_mind(cell);
+        sim.change_mind(cell);
     }
-    world.owner[31] = Owner::Pinned;
-    world.config_changed();
-    world.run(200);
+    sim.owner[31] = Owner::Pinned;
+    sim.config_changed();
+    sim.run(200);
     // The one that cannot be moved is tried for again, the others are replaced.
-    assert_eq!(world.uses_unplugged(), Some(31));
-    assert_eq!(world.plugged(), 4 * BLOCK - SUB);
-    world.owner[31] = Owner::Buddy;
-    settle(&mut world);
-    assert_eq!(world.uses_unplugged(), None);
-    assert_eq!(world.plugged(), 4 * BLOCK);
+    assert_eq!(sim.uses_unplugged(), Some(31));
+    assert_eq!(sim.plugged(), 4 * BLOCK - SUB);
+    sim.owner[31] = Owner::Buddy;
+    settle(&mut sim);
+    assert_eq!(sim.uses_unplugged(), None);
+    assert_eq!(sim.plugged(), 4 * BLOCK);
 }
 
 #[test]
 fn what_the_device_has_beyond_the_map_is_found() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, BLOCK + SUB);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, BLOCK + SUB);
     // In a memory block that Linux has, and in one that it does not have.
-    world.change_mind(12);
-    world.change_mind(30);
-    resize(&mut world, BLOCK + 3 * SUB);
-    assert_eq!(world.uses_unplugged(), None);
-    resize(&mut world, 0);
+    sim.change_mind(12);
+    sim.change_mind(30);
+    resize(&mut sim, BLOCK + 3 * SUB);
+    assert_eq!(sim.uses_unplugged(), None);
+    resize(&mut sim, 0);
 }
 
 #[test]
 fn what_lay_beyond_the_usable_region_is_found_when_it_grows() {
-    let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
-    world.manners.slack = 0;
-    world.config.usable_region_size = 2 * BLOCK;
-    resize(&mut world, BLOCK);
-    let cells = world.cells_of(5);
-    world.device[cells].fill(true);
-    world.misled();
-    world.config_changed();
-    settle(&mut world);
-    assert_eq!(world.plugged(), 2 * BLOCK);
-    world.config.usable_region_size = 8 * BLOCK;
-    world.config_changed();
-    settle(&mut world);
-    assert_eq!(world.plugged(), BLOCK);
+    let mut sim = Sim::new(8, Onlining::Movable, Policy::Kernel);
+    sim.manners.slack = 0;
+    sim.config.usable_region_size = 2 * BLOCK;
+    resize(&mut sim, BLOCK);
+    let cells = sim.cells_of(5);
+    sim.device[cells].fill(true);
+    sim.misled();
+    sim.config_changed();
+    settle(&mut sim);
+    assert_eq!(sim.plugged(), 2 * BLOCK);
+    sim.config.usable_region_size = 8 * BLOCK;
+    sim.config_changed();
+    settle(&mut sim);
+    assert_eq!(sim.plugged(), BLOCK);
 }
 
 /// Whatever the moment at which it grows: the device is asked before anything is plugged there.
 #[test]
 fn what_becomes_usable_is_asked_about_at_once() {
     for steps in 0..30 {
-        let mut world = World::new(8, Onlining::Movable, Policy::Kernel);
-        resize(&mut world, BLOCK);
-        let cells = world.cells_of(5);
-        world.device[cells].fill(true);
-        world.reload();
-        world.told = Some(Config {
+        let mut sim = Sim::new(8, Onlining::Movable, Policy::Kernel);
+        resize(&mut sim, BLOCK);
+        let cells = sim.cells_of(5);
+        sim.device[cells].fill(true);
+        sim.reload();
+        sim.told = Some(Config {
             usable_region_size: 2 * BLOCK,
             plugged_size: 7,
-            ..world.config
+            ..sim.config
         });
-        world.config_changed();
+        sim.config_changed();
         for _ in 0..steps {
-            world.begin();
-            world.finish();
+            sim.begin();
+            sim.finish();
         }
         // While something is under way.
-        world.begin();
-        world.told = None;
-        world.request(8 * BLOCK);
-        settle(&mut world);
-        assert_eq!(world.plugged(), 8 * BLOCK);
+        sim.begin();
+        sim.told = None;
+        sim.request(8 * BLOCK);
+        settle(&mut sim);
+        assert_eq!(sim.plugged(), 8 * BLOCK);
     }
 }
 
 #[test]
 fn a_device_that_counts_wrong_is_asked_once() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, BLOCK + SUB);
-    world.plugged_size_skew = 7 * SUB;
-    world.requests = 0;
-    world.config_changed();
-    settle(&mut world);
-    assert!((1..30).contains(&world.requests), "{}", world.requests);
-    world.requests = 0;
-    world.config_changed();
-    settle(&mut world);
-    assert_eq!(world.requests, 0);
-    resize(&mut world, 2 * BLOCK);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, BLOCK + SUB);
+    sim.plugged_size_skew = 7 * SUB;
+    sim.requests = 0;
+    sim.config_changed();
+    settle(&mut sim);
+    assert!((1..30).contains(&sim.requests), "{}", sim.requests);
+    sim.requests = 0;
+    sim.config_changed();
+    settle(&mut sim);
+    assert_eq!(sim.requests, 0);
+    resize(&mut sim, 2 * BLOCK);
 }
 
 #[test]
 fn what_could_not_be_asked_about_is_asked_when_it_can_be() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    world.manners = MANNERS[2];
-    resize(&mut world, BLOCK);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    sim.manners = MANNERS[2];
+    resize(&mut sim, BLOCK);
     // The device starts anew: nothing is plugged, and nothing usable until the next resize.
-    world.device.fill(false);
-    world.config.usable_region_size = 0;
-    world.misled();
-    world.config_changed();
-    world.run(200);
-    assert_eq!(world.uses_unplugged(), Some(0));
-    resize(&mut world, 2 * BLOCK);
-    assert_eq!(world.uses_unplugged(), None);
+    sim.device.fill(false);
+    sim.config.usable_region_size = 0;
+    sim.misled();
+    sim.config_changed();
+    sim.run(200);
+    assert_eq!(sim.uses_unplugged(), Some(0));
+    resize(&mut sim, 2 * BLOCK);
+    assert_eq!(sim.uses_unplugged(), None);
 }
 
 #[test]
 fn work_beside_an_audit_is_told() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, BLOCK);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, BLOCK);
     // The device has lost something and will not say what.
-    world.faults.mute = u32::MAX;
-    world.change_mind(1);
-    world.config_changed();
-    world.run(5);
-    let status = world.engine.status();
+    sim.faults.mute = u32::MAX;
+    sim.change_mind(1);
+    sim.config_changed();
+    sim.run(5);
+    let status = sim.engine.status();
     assert_eq!(
         (status.state, status.reason),
         (State::Waiting, Reason::HostError)
     );
-    world.request(2 * BLOCK);
+    sim.request(2 * BLOCK);
     let mut seen = false;
     for _ in 0..200 {
-        world.begin();
-        let plugs = matches!(&world.step, Some(Step::Send(Request::Plug { .. })));
-        seen |= plugs && world.engine.status().state == State::Plugging;
-        world.finish();
+        sim.begin();
+        let plugs = matches!(&sim.step, Some(Step::Send(Request::Plug { .. })));
+        seen |= plugs && sim.engine.status().state == State::Plugging;
+        sim.finish();
     }
     assert!(seen);
 }
@@ -269,101 +265,101 @@ fn forgotten_block_in_use_is_found_again_and_not_unplugged() {
             force: big != 0,
             size: big * BLOCK,
         };
-        let mut world = World::with(8, Onlining::Movable, Policy::Movable, &big);
-        resize(&mut world, 8 * BLOCK);
-        world.owner.fill(Owner::Pinned);
-        world.request(4 * BLOCK);
-        world.run(200);
-        assert_eq!(world.plugged(), 8 * BLOCK);
-        world.meddled = true;
-        let block = world.geometry.block_of_memory_block(3);
-        for number in world.geometry.memory_blocks_of(block) {
-            world.engine.forget(number);
+        let mut sim = Sim::with(8, Onlining::Movable, Policy::Movable, &big);
+        resize(&mut sim, 8 * BLOCK);
+        sim.owner.fill(Owner::Pinned);
+        sim.request(4 * BLOCK);
+        sim.run(200);
+        assert_eq!(sim.plugged(), 8 * BLOCK);
+        sim.meddled = true;
+        let block = sim.geometry.block_of_memory_block(3);
+        for number in sim.geometry.memory_blocks_of(block) {
+            sim.engine.forget(number);
         }
-        world.retry();
-        world.run(200);
-        assert_eq!((world.not_sent, world.violation.take()), (1, None));
-        assert_eq!(world.plugged(), 8 * BLOCK);
+        sim.retry();
+        sim.run(200);
+        assert_eq!((sim.not_sent, sim.violation.take()), (1, None));
+        assert_eq!(sim.plugged(), 8 * BLOCK);
         assert_eq!(
-            world.engine.map().memory_block_state(3),
+            sim.engine.map().memory_block_state(3),
             MemoryBlockState::Movable
         );
-        assert_eq!(world.engine.status().reason, Reason::MemoryInUse);
-        world.owner.fill(Owner::Buddy);
-        settle(&mut world);
-        assert_eq!((world.plugged(), world.not_sent), (4 * BLOCK, 1));
+        assert_eq!(sim.engine.status().reason, Reason::MemoryInUse);
+        sim.owner.fill(Owner::Buddy);
+        settle(&mut sim);
+        assert_eq!((sim.plugged(), sim.not_sent), (4 * BLOCK, 1));
     }
 }
 
 #[test]
 fn unplug_all_beside_memory_in_use_is_not_sent() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Movable);
-    resize(&mut world, 3 * BLOCK + SUB);
-    world.meddled = true;
-    world.engine.require_unplug_all();
-    settle(&mut world);
-    assert_eq!(world.not_sent, 1);
-    assert!(!world.engine.unplug_all_required());
-    assert_eq!(world.plugged(), 3 * BLOCK + SUB);
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut sim, 3 * BLOCK + SUB);
+    sim.meddled = true;
+    sim.engine.require_unplug_all();
+    settle(&mut sim);
+    assert_eq!(sim.not_sent, 1);
+    assert!(!sim.engine.unplug_all_required());
+    assert_eq!(sim.plugged(), 3 * BLOCK + SUB);
 }
 
 #[test]
 fn block_that_linux_has_already_is_kept_when_adding_it_fails() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Movable);
-    resize(&mut world, 3 * BLOCK);
-    world.meddled = true;
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut sim, 3 * BLOCK);
+    sim.meddled = true;
     for block in 0..3 {
-        world.engine.forget(block);
-        settle(&mut world);
+        sim.engine.forget(block);
+        settle(&mut sim);
         assert_eq!(
-            world.engine.map().memory_block_state(block),
+            sim.engine.map().memory_block_state(block),
             MemoryBlockState::Movable
         );
     }
-    assert_eq!((world.plugged(), world.not_sent), (3 * BLOCK, 0));
+    assert_eq!((sim.plugged(), sim.not_sent), (3 * BLOCK, 0));
 }
 
 #[test]
 fn nothing_is_unplugged_while_a_block_of_linux_is_not_found() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Movable);
-    resize(&mut world, 4 * BLOCK);
-    world.hide(2, true);
-    world.engine.require_unplug_all();
-    world.request(BLOCK);
-    world.run(200);
-    let status = world.engine.status();
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut sim, 4 * BLOCK);
+    sim.hide(2, true);
+    sim.engine.require_unplug_all();
+    sim.request(BLOCK);
+    sim.run(200);
+    let status = sim.engine.status();
     assert_eq!(
         (status.state, status.reason),
         (State::Waiting, Reason::MapMismatch)
     );
-    assert_eq!((world.plugged(), world.not_sent), (4 * BLOCK, 1));
+    assert_eq!((sim.plugged(), sim.not_sent), (4 * BLOCK, 1));
     // A request that changes meanwhile is known all the same.
-    assert_eq!(world.engine.config().requested_size, BLOCK);
-    world.hide(2, false);
-    settle(&mut world);
-    assert_eq!(world.plugged(), BLOCK);
+    assert_eq!(sim.engine.config().requested_size, BLOCK);
+    sim.hide(2, false);
+    settle(&mut sim);
+    assert_eq!(sim.plugged(), BLOCK);
 }
 
 #[test]
 fn block_that_is_gone_is_not_removed_again() {
-    let mut world = World::new(4, Onlining::Policy, Policy::Offline);
-    resize(&mut world, 3 * BLOCK);
-    world.sneak(1);
-    resize(&mut world, 0);
-    assert_eq!(world.blocks, [Block::Absent; 4]);
-    assert_eq!(world.not_sent, 0);
+    let mut sim = Sim::new(4, Onlining::Policy, Policy::Offline);
+    resize(&mut sim, 3 * BLOCK);
+    sim.sneak(1);
+    resize(&mut sim, 0);
+    assert_eq!(sim.blocks, [Block::Absent; 4]);
+    assert_eq!(sim.not_sent, 0);
 }
 
 #[test]
 fn offline_block_beyond_the_usable_region_holds_nothing() {
-    let mut world = World::new(4, Onlining::Movable, Policy::Offline);
-    world.config.usable_region_size = BLOCK + SUB;
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Offline);
+    sim.config.usable_region_size = BLOCK + SUB;
     for block in [0, 1, 3] {
-        world.blocks[block] = Block::Offline;
+        sim.blocks[block] = Block::Offline;
     }
-    world.reload();
-    world.run(20);
-    assert_eq!(world.engine.plugged_size(), 0);
+    sim.reload();
+    sim.run(20);
+    assert_eq!(sim.engine.plugged_size(), 0);
 }
 
 #[test]
@@ -378,9 +374,9 @@ fn a_lost_block_beyond_the_usable_region_is_not_believed_to_be_plugged() {
         big: 0,
         manners,
     };
-    let mut world = kind.world(12, SUB);
+    let mut sim = kind.sim(12, SUB);
     play(
-        &mut world,
+        &mut sim,
         &[
             Event::Mind(0),
             Event::Reload,
@@ -392,7 +388,7 @@ fn a_lost_block_beyond_the_usable_region_is_not_believed_to_be_plugged() {
             Event::Request(0),
         ],
     );
-    assert_eq!(world.violation, None);
-    calm_down(&mut world);
-    assert_eq!(wrong(&world), None);
+    assert_eq!(sim.violation, None);
+    calm_down(&mut sim);
+    assert_eq!(wrong(&sim), None);
 }

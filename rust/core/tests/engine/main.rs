@@ -8,94 +8,90 @@ mod cases;
 mod doubts;
 mod growing;
 mod shrinking;
+#[path = "../sim/mod.rs"]
+mod sim;
 mod waiting;
-#[path = "../world/mod.rs"]
-mod world;
 
 use cases::config;
 use proptest::prelude::*;
+use sim::history::calm_down;
+use sim::history::play;
+use sim::history::wrong;
+use sim::history::Event;
+use sim::history::Kind;
+use sim::Block;
+use sim::Faults;
+use sim::Policy;
+use sim::Sim;
+use sim::BLOCK;
+use sim::MANNERS;
+use sim::METADATA;
+use sim::MIB;
+use sim::SUB;
 use virtio_mem_core::engine::Onlining;
-use world::history::calm_down;
-use world::history::play;
-use world::history::wrong;
-use world::history::Event;
-use world::history::Kind;
-use world::Block;
-use world::Faults;
-use world::Policy;
-use world::World;
-use world::BLOCK;
-use world::MANNERS;
-use world::METADATA;
-use world::MIB;
-use world::SUB;
 
-fn settle(world: &mut World) {
-    let steps = world.run(20_000);
-    assert_eq!(world.violation, None);
-    assert!(
-        steps < 20_000,
-        "does not settle: {:?}",
-        world.engine.status()
-    );
+fn settle(sim: &mut Sim) {
+    let steps = sim.run(20_000);
+    assert_eq!(sim.violation, None);
+    assert!(steps < 20_000, "does not settle: {:?}", sim.engine.status());
 }
 
-fn resize(world: &mut World, size: u64) {
-    world.request(size);
-    settle(world);
-    assert_eq!(world.plugged(), size);
-    assert_eq!(world.engine.plugged_size(), size);
+fn resize(sim: &mut Sim, size: u64) {
+    sim.request(size);
+    settle(sim);
+    assert_eq!(sim.plugged(), size);
+    assert_eq!(sim.engine.plugged_size(), size);
 }
 
 #[test]
 fn follows_odd_sizes_both_ways() {
-    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
+    let mut sim = Sim::new(16, Onlining::Movable, Policy::Kernel);
     for size in [2, 0, 14, 16, 18, 254, 256, 130, 30, 32, 6, 0] {
-        resize(&mut world, size * MIB);
-        let online = world.blocks.iter().filter(|b| **b == Block::Movable);
+        resize(&mut sim, size * MIB);
+        let online = sim.blocks.iter().filter(|b| **b == Block::Movable);
         assert_eq!(online.count() as u64, (size * MIB).div_ceil(BLOCK));
     }
 }
 
 #[test]
 fn few_requests_for_much_memory() {
-    let mut world = World::new(512, Onlining::Movable, Policy::Kernel);
-    resize(&mut world, 512 * BLOCK);
-    assert!(world.requests <= 8, "{} requests to plug", world.requests);
-    world.requests = 0;
-    resize(&mut world, 0);
-    assert!(world.requests <= 8, "{} requests to unplug", world.requests);
+    let mut sim = Sim::new(512, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, 512 * BLOCK);
+    assert!(sim.requests <= 8, "{} requests to plug", sim.requests);
+    sim.requests = 0;
+    resize(&mut sim, 0);
+    assert!(sim.requests <= 8, "{} requests to unplug", sim.requests);
 }
 
 #[test]
 fn a_request_in_force_is_read_before_anything_else() {
-    let mut world = World::new(16, Onlining::Movable, Policy::Kernel);
-    world.request(16 * BLOCK);
+    let mut sim = Sim::new(16, Onlining::Movable, Policy::Kernel);
+    sim.request(16 * BLOCK);
     for size in [3, 200, 0, 256, 1] {
-        world.run(3);
-        world.request(size * SUB.min(BLOCK));
+        sim.run(3);
+        sim.request(size * SUB.min(BLOCK));
     }
-    settle(&mut world);
-    assert_eq!(world.plugged(), SUB);
+    settle(&mut sim);
+    assert_eq!(sim.plugged(), SUB);
 }
 
 #[test]
 fn follows_devices_of_every_kind() {
     for manners in MANNERS {
         for policy in [Policy::Offline, Policy::Kernel] {
-            let mut world = World::new(32, Onlining::Movable, policy);
-            world.manners = manners;
-            world.config.usable_region_size = 0;
+            let mut sim = Sim::new(32, Onlining::Movable, policy);
+            sim.manners = manners;
+            sim.config.usable_region_size = 0;
             // An earlier life that had plugged something.
-            world.device[5] = true;
-            world.reload();
+            sim.device[5] = true;
+            sim.reload();
             for size in [0, 3, 200, 256, 90, 5, 0, 128] {
-                resize(&mut world, size * SUB);
+                resize(&mut sim, size * SUB);
             }
-            world.faults.lie = 2;
-            resize(&mut world, 13 * SUB);
-            world.reload();
-            resize(&mut world, 77 * SUB);
+            sim.faults.lie = 2;
+            resize(&mut sim, 13 * SUB);
+            sim.reload();
+            resize(&mut sim, 77 * SUB);
         }
     }
 }
@@ -151,19 +147,19 @@ proptest! {
     #[test]
     fn always_converges(kind in kinds(), events in prop::collection::vec(event(), 1..40)) {
         let events: Vec<_> = events.into_iter().filter(|event| !event.is_fault()).collect();
-        let mut world = kind.world(BLOCKS, SUB);
-        play(&mut world, &events);
-        prop_assert_eq!(&world.violation, &None);
-        calm_down(&mut world);
-        prop_assert_eq!(wrong(&world), None);
+        let mut sim = kind.sim(BLOCKS, SUB);
+        play(&mut sim, &events);
+        prop_assert_eq!(&sim.violation, &None);
+        calm_down(&mut sim);
+        prop_assert_eq!(wrong(&sim), None);
     }
 
     #[test]
     fn survives_any_faults(kind in kinds(), events in prop::collection::vec(event(), 1..40)) {
-        let mut world = kind.world(BLOCKS, SUB);
-        play(&mut world, &events);
-        prop_assert_eq!(&world.violation, &None);
-        calm_down(&mut world);
-        prop_assert_eq!(wrong(&world), None);
+        let mut sim = kind.sim(BLOCKS, SUB);
+        play(&mut sim, &events);
+        prop_assert_eq!(&sim.violation, &None);
+        calm_down(&mut sim);
+        prop_assert_eq!(wrong(&sim), None);
     }
 }

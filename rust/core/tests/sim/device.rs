@@ -5,7 +5,7 @@
 use super::take;
 use super::Doubt;
 use super::Owner;
-use super::World;
+use super::Sim;
 use super::BLOCK;
 use super::SUB;
 use std::ops::Range;
@@ -75,7 +75,7 @@ pub(crate) const MANNERS: [Manners; 4] = [
     },
 ];
 
-impl World {
+impl Sim {
     pub(crate) fn plugged(&self) -> u64 {
         self.device.iter().filter(|plugged| **plugged).count() as u64 * SUB
     }

@@ -5,7 +5,7 @@
 
 use super::Block;
 use super::Owner;
-use super::World;
+use super::Sim;
 use super::BLOCK;
 use super::SUB;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use virtio_mem_core::guard::Sections;
 use virtio_mem_core::guard::Usage;
 use virtio_mem_core::wire::Request;
 
-impl World {
+impl Sim {
     /// From now on look-ups do not find a memory block, or find it again.
     pub(crate) fn hide(&mut self, block: usize, hidden: bool) {
         self.hidden[block] = hidden;
@@ -102,7 +102,7 @@ impl World {
     }
 }
 
-impl Usage for World {
+impl Usage for Sim {
     fn sections(&self, range: Range<u64>) -> Sections {
         let block = ((range.start - self.config.addr) / BLOCK) as usize;
         let owners = &self.owner[self.cells_at(&range)];

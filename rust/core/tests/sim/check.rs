@@ -4,11 +4,11 @@
 
 use super::Doubt;
 use super::Owner;
-use super::World;
+use super::Sim;
 use super::SUB;
 use virtio_mem_core::block_map::Flags;
 
-impl World {
+impl Sim {
     pub(super) fn violate(&mut self, text: String) {
         self.violation.get_or_insert(text);
     }

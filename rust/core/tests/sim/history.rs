@@ -9,7 +9,7 @@ use super::Move;
 use super::Odd;
 use super::Owner;
 use super::Policy;
-use super::World;
+use super::Sim;
 use super::BLOCK;
 use super::MANNERS;
 use super::METADATA;
@@ -19,7 +19,7 @@ use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Config;
 
-/// Something that happens in the world between, or during, two steps.
+/// Something that happens in the simulation between, or during, two steps.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Request(u64),
@@ -72,7 +72,7 @@ impl Event {
     }
 }
 
-/// A kind of world.
+/// A kind of simulation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
     pub(crate) onlining: Onlining,
@@ -83,146 +83,146 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// A world of this kind, of so many memory blocks and with sub-blocks of this size.
-    pub(crate) fn world(&self, blocks: u64, sub: u64) -> World {
+    /// A simulation of this kind, of so many memory blocks and with sub-blocks of this size.
+    pub(crate) fn sim(&self, blocks: u64, sub: u64) -> Sim {
         let big = BigBlocks {
             force: self.big != 0,
             size: self.big * BLOCK,
         };
-        let mut world = World::cut(blocks, self.onlining, self.policy, &big, sub);
-        world.manners = self.manners;
-        world
+        let mut sim = Sim::cut(blocks, self.onlining, self.policy, &big, sub);
+        sim.manners = self.manners;
+        sim
     }
 }
 
-pub(crate) fn happen(world: &mut World, event: &Event) {
+pub(crate) fn happen(sim: &mut Sim, event: &Event) {
     match *event {
-        Event::Request(size) => world.request(size),
-        Event::Pin(cell) if world.owner[cell] == Owner::Buddy => world.owner[cell] = Owner::Pinned,
-        Event::Unpin(cell) if world.owner[cell] == Owner::Pinned => {
-            world.owner[cell] = Owner::Buddy;
+        Event::Request(size) => sim.request(size),
+        Event::Pin(cell) if sim.owner[cell] == Owner::Buddy => sim.owner[cell] = Owner::Pinned,
+        Event::Unpin(cell) if sim.owner[cell] == Owner::Pinned => {
+            sim.owner[cell] = Owner::Buddy;
         }
         Event::Pin(_) | Event::Unpin(_) => {}
         Event::Online(block, movable) => {
-            world.online(block, movable);
+            sim.online(block, movable);
         }
         Event::Offline(block) => {
-            world.offline(block);
+            sim.offline(block);
         }
         Event::Going(Move::Online(block, movable)) => {
-            world.begin_online(block, movable);
+            sim.begin_online(block, movable);
         }
         Event::Going(Move::Offline(block)) => {
-            world.begin_offline(block);
+            sim.begin_offline(block);
         }
         Event::Gone(whole) => {
-            world.end_move(whole);
+            sim.end_move(whole);
         }
-        Event::Free(free) => world.free = free,
-        Event::Later(ms) => world.now_ms += ms,
-        Event::Faults(faults) => world.faults = faults,
-        Event::Reload => world.reload(),
-        Event::Metadata(room) => world.metadata_room = room,
-        Event::Mind(cell) => world.change_mind(cell),
-        Event::Answer(odd) => world.odd = Some(odd),
+        Event::Free(free) => sim.free = free,
+        Event::Later(ms) => sim.now_ms += ms,
+        Event::Faults(faults) => sim.faults = faults,
+        Event::Reload => sim.reload(),
+        Event::Metadata(room) => sim.metadata_room = room,
+        Event::Mind(cell) => sim.change_mind(cell),
+        Event::Answer(odd) => sim.odd = Some(odd),
         Event::Config(told) => {
-            world.told = told;
-            world.config_changed();
+            sim.told = told;
+            sim.config_changed();
         }
-        Event::Retry => world.retry(),
-        Event::Hide(block, hidden) => world.hide(block, hidden),
-        Event::Sneak(block) => world.sneak(block),
-        Event::Forget(block) => world.forget(block),
-        Event::UnplugOnline(on) => world.unplug_online = on,
+        Event::Retry => sim.retry(),
+        Event::Hide(block, hidden) => sim.hide(block, hidden),
+        Event::Sneak(block) => sim.sneak(block),
+        Event::Forget(block) => sim.forget(block),
+        Event::UnplugOnline(on) => sim.unplug_online = on,
         Event::Run(steps) => {
             for _ in 0..steps {
-                world.begin();
-                world.finish();
+                sim.begin();
+                sim.finish();
             }
         }
     }
 }
 
 /// All of `events`, each with a step under way, so that all the moments in between are met too.
-pub(crate) fn play(world: &mut World, events: &[Event]) {
+pub(crate) fn play(sim: &mut Sim, events: &[Event]) {
     for event in events {
-        world.begin();
-        happen(world, event);
+        sim.begin();
+        happen(sim, event);
     }
-    world.finish();
+    sim.finish();
 }
 
 /// Nothing is busy and nothing fails any more: the request must be met.
-pub(crate) fn calm_down(world: &mut World) {
-    world.finish();
-    world.end_move(true);
-    world.faults = Faults::default();
-    (world.odd, world.told) = (None, None);
-    for owner in &mut world.owner {
+pub(crate) fn calm_down(sim: &mut Sim) {
+    sim.finish();
+    sim.end_move(true);
+    sim.faults = Faults::default();
+    (sim.odd, sim.told) = (None, None);
+    for owner in &mut sim.owner {
         if *owner == Owner::Pinned {
             *owner = Owner::Buddy;
         }
     }
-    world.free = u64::MAX / 2;
-    world.metadata_room = u64::MAX / 2;
-    world.unplug_online = true;
-    if world.meddled {
+    sim.free = u64::MAX / 2;
+    sim.metadata_room = u64::MAX / 2;
+    sim.unplug_online = true;
+    if sim.meddled {
         // A driver that is not told may not find out by itself: the admin binds it anew.
-        world.hidden.fill(false);
-        world.run(5_000);
-        world.reload();
-        world.meddled = false;
+        sim.hidden.fill(false);
+        sim.run(5_000);
+        sim.reload();
+        sim.meddled = false;
     }
-    world.config_changed();
-    world.run(5_000);
-    let believed = world.engine.plugged_size();
-    let counts = [0, world.plugged_size_skew]
-        .map(|plugged_size_skew| world.plugged().wrapping_add(plugged_size_skew));
+    sim.config_changed();
+    sim.run(5_000);
+    let believed = sim.engine.plugged_size();
+    let counts = [0, sim.plugged_size_skew]
+        .map(|plugged_size_skew| sim.plugged().wrapping_add(plugged_size_skew));
     let counts = counts.contains(&believed);
-    if world.fickle || (counts && (world.doubtful() || world.confused)) {
+    if sim.fickle || (counts && (sim.doubtful() || sim.confused)) {
         // What a device has lost and what it has found cancels out in its plugged size, as it
         // counts, or makes it wrong by as much as it has been before.
-        world.plugged_size_skew = world.plugged_size_skew.wrapping_add(2);
+        sim.plugged_size_skew = sim.plugged_size_skew.wrapping_add(2);
     }
-    world.config_changed();
-    world.run(5_000);
+    sim.config_changed();
+    sim.run(5_000);
     // A device that closes its usable region opens it again with the next resize only.
-    world.request(world.config.requested_size);
-    world.run(5_000);
+    sim.request(sim.config.requested_size);
+    sim.run(5_000);
 }
 
 /// What is to be plugged in the end.
-fn due(world: &World) -> u64 {
-    let requested = world.config.requested_size;
-    requested - requested % world.geometry.sub_size()
+fn due(sim: &Sim) -> u64 {
+    let requested = sim.config.requested_size;
+    requested - requested % sim.geometry.sub_size()
 }
 
-/// What is wrong in a world that has calmed down, if anything.
-pub(crate) fn wrong(world: &World) -> Option<String> {
-    if world.violation.is_some() {
-        return world.violation.clone();
+/// What is wrong in a simulation that has calmed down, if anything.
+pub(crate) fn wrong(sim: &Sim) -> Option<String> {
+    if sim.violation.is_some() {
+        return sim.violation.clone();
     }
-    if let Some(cell) = world.uses_unplugged() {
+    if let Some(cell) = sim.uses_unplugged() {
         return Some(format!("cell {cell} is unplugged and in use, and stays so"));
     }
-    let (plugged, due, status) = (world.plugged(), due(world), world.engine.status());
+    let (plugged, due, status) = (sim.plugged(), due(sim), sim.engine.status());
     if plugged != due || status.state != State::Settled {
         return Some(format!("{plugged:#x} of {due:#x} plugged, {status:?}"));
     }
-    (0..world.geometry.blocks()).find_map(|block| {
-        let plugged = world.engine.map().plugged_in(block) != 0;
-        let mut numbers = world.geometry.memory_blocks_of(block);
+    (0..sim.geometry.blocks()).find_map(|block| {
+        let plugged = sim.engine.map().plugged_in(block) != 0;
+        let mut numbers = sim.geometry.memory_blocks_of(block);
         if plugged {
-            let lost = numbers.any(|n| world.blocks[n as usize] == Block::Absent);
+            let lost = numbers.any(|n| sim.blocks[n as usize] == Block::Absent);
             lost.then(|| format!("block {block} is plugged, and Linux does not have it"))
         } else {
-            let left = numbers.any(|n| world.blocks[n as usize] != Block::Absent);
+            let left = numbers.any(|n| sim.blocks[n as usize] != Block::Absent);
             left.then(|| format!("block {block} holds nothing, and Linux has it"))
         }
     })
 }
 
-/// Memory blocks in worlds that are made from bytes.
+/// Memory blocks in simulations that are made from bytes.
 const BLOCKS: u64 = 12;
 
 /// Bytes to draw from; zeroes when there are no more.
@@ -324,7 +324,7 @@ impl Bytes<'_> {
     }
 }
 
-/// A kind of world, the size of its sub-blocks, and what happens to it.
+/// A kind of simulation, the size of its sub-blocks, and what happens to it.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     kind: Kind,
@@ -352,12 +352,12 @@ impl History {
 
     /// What is wrong after, or during, it.
     pub(crate) fn wrong(&self) -> Option<String> {
-        let mut world = self.kind.world(BLOCKS, self.sub);
-        play(&mut world, &self.events);
-        if world.violation.is_none() {
-            calm_down(&mut world);
+        let mut sim = self.kind.sim(BLOCKS, self.sub);
+        play(&mut sim, &self.events);
+        if sim.violation.is_none() {
+            calm_down(&mut sim);
         }
-        wrong(&world)
+        wrong(&sim)
     }
 
     /// One after which something is wrong too, and not if any of its events is left out.

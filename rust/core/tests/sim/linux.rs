@@ -3,7 +3,7 @@
 //! Linux: memory blocks that are added, go online and offline and are removed, by anybody's hand.
 
 use super::take;
-use super::World;
+use super::Sim;
 use super::METADATA;
 use super::SUB;
 use std::ops::Range;
@@ -49,7 +49,7 @@ pub(crate) enum Policy {
     Movable,
 }
 
-impl World {
+impl Sim {
     pub(super) fn add(&mut self, block: usize) -> Outcome {
         if take(&mut self.faults.add_no_memory) {
             return Outcome::Failed(Failure::NoMemory);

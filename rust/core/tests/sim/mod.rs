@@ -2,7 +2,7 @@
 
 //! A device and a Linux that behave as the rules say, or as badly as they are told to.
 //!
-//! Every use of memory is checked as it happens: see [`World::violation`].
+//! Every use of memory is checked as it happens: see [`Sim::violation`].
 
 #![allow(missing_docs)] // Not an interface.
 #![allow(dead_code)] // No test uses all of it.
@@ -79,7 +79,7 @@ pub(crate) enum Doubt {
 }
 
 #[derive(Clone)]
-pub(crate) struct World {
+pub(crate) struct Sim {
     pub(crate) engine: Engine<Vec<u64>>,
     pub(crate) geometry: Geometry,
     pub(crate) config: Config,
@@ -147,12 +147,12 @@ fn take(count: &mut u32) -> bool {
     hit
 }
 
-impl World {
+impl Sim {
     pub(crate) fn new(blocks: u64, onlining: Onlining, policy: Policy) -> Self {
         Self::with(blocks, onlining, policy, &BigBlocks::default())
     }
 
-    /// A world of `blocks` memory blocks.
+    /// A simulation of `blocks` memory blocks.
     pub(crate) fn with(blocks: u64, onlining: Onlining, policy: Policy, big: &BigBlocks) -> Self {
         Self::cut(blocks, onlining, policy, big, SUB)
     }
