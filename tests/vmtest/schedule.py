@@ -75,7 +75,7 @@ class Load:
 def run_all(jobs: list[Job], at_once: int, load: Load | None = None) -> None:
     """Runs jobs in an order and number of its choice: at least `at_once` at a time, and up to
     CROWD times as many where that is more than one and the machine has nothing to do. One
-    that is patient is run beside them, and more when none of the others are left."""
+    that is patient is run beside them, and more while none of the others can be started."""
     waiting = sorted(jobs, key=lambda job: -job.expected)
     running: dict[Future[None], Job] = {}
     load = load or Load()
@@ -87,7 +87,8 @@ def run_all(jobs: list[Job], at_once: int, load: Load | None = None) -> None:
         if at_once == 1:
             return not running
         if job.patient:
-            return patient < (1 if any(not other.patient for other in waiting) else at_once)
+            left = any(not other.patient and other.ready() for other in waiting)
+            return patient < (1 if left else at_once)
         return others < at_once or (others < CROWD * at_once and load.allows_more())
 
     try:
