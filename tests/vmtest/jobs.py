@@ -18,10 +18,12 @@ from .results import FAILED, LATE, RESULT, Counts, failure, results_in, show, ta
 # Beyond its limit, in seconds, for a test's process to start and end.
 MARGIN = 60.0
 
-CHECK_LIMIT = 1200.0
+# For a check, or what builds a kernel, in seconds: they get what the tests leave of the processors,
+# which may be nothing until these are done.
+PATIENT_LIMIT = 5400.0
 
-# Building a kernel, with what others leave of the processors.
-KERNEL_LIMIT = 5400.0
+# What a check takes where that is not known, in seconds.
+CHECK_GUESS = 120.0
 
 # Of the limit of a test, what it takes where that is not known.
 GUESS = 0.1
@@ -121,11 +123,11 @@ class Check:
 
     def expected(self, history: History) -> float:
         """How long it takes, in seconds, as far as that is known."""
-        return history.expected(self.name) or CHECK_LIMIT * GUESS
+        return history.expected(self.name) or CHECK_GUESS
 
     def run(self, run: Run) -> None:
         """Runs it, and counts what it says."""
-        status, text, seconds, log = _logged(self.name, self.command, CHECK_LIMIT)
+        status, text, seconds, log = _logged(self.name, self.command)
         counts = results_in(text)
         if status == 0 and not counts.failed:
             run.history.took(self.name, seconds)
@@ -145,7 +147,7 @@ def build_for(flavour: str, run: Run) -> None:
     name = f"build/{flavour}"
     commands = [f"scripts/build.sh {what} {flavour}" for what in ("modules", "test-device")]
     command = " && ".join([*commands, f"scripts/debug-kernel.sh {flavour}"])
-    status, text, seconds, log = _logged(name, command, KERNEL_LIMIT)
+    status, text, seconds, log = _logged(name, command)
     if status:
         run.counts.failed += 1
         show(name, FAILED, seconds, f"exit status {status}: none of its tests is run", details=tail(log))
@@ -156,7 +158,7 @@ def build_for(flavour: str, run: Run) -> None:
     run.built.add(flavour)
 
 
-def _logged(name: str, command: str, limit: float) -> tuple[int, str, float, Path]:
+def _logged(name: str, command: str) -> tuple[int, str, float, Path]:
     """Runs a command with what others leave of the processors; returns its exit status, its
     output, the seconds that it took, and where its output is kept."""
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,7 @@ def _logged(name: str, command: str, limit: float) -> tuple[int, str, float, Pat
     begun = time.monotonic()
     process = start(["bash", "-c", command], patient=True)
     with log.open("w") as output:
-        for line in lines_of(process, limit):
+        for line in lines_of(process, PATIENT_LIMIT):
             output.write(line + "\n")
     text = log.read_text(errors="replace")
     return process.returncode, text, time.monotonic() - begun, log
