@@ -66,7 +66,7 @@ def grows_beside_names_taken_before() -> None:
 @test(limit=120)
 def grows_beside_renames() -> None:
     with Guest() as guest:
-        with Names(guest, "--loop"):
+        with Names(guest, "--every", "1"):
             for size in (GIB, 2 * GIB, 3 * GIB):
                 guest.resize(size)
                 guest.expect_hotplugged(size)
@@ -118,13 +118,13 @@ def takeover_keeps_memory_beside_names() -> None:
 
 @test(limit=150)
 def takeover_keeps_memory_beside_renames() -> None:
-    memory_in_use_is_kept(1, "--loop")
+    memory_in_use_is_kept(1, "--every", "1")
 
 
 @test(limit=240)
 def resizes_beside_renames() -> None:
     choice = random.Random(18)
-    with Guest() as guest, Names(guest, "--loop") as names:
+    with Guest() as guest, Names(guest, "--every", "1") as names:
         with guest.load(384, "--watch") as load:
             for _ in range(8):
                 size = choice.randrange(1, 1024) * 2 * MIB

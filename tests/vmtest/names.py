@@ -23,7 +23,7 @@ class Names(Dialogue):
     """`vmem-guest names` in a guest; leaving the context ends it."""
 
     def __init__(self, guest: Resizing, *options: str) -> None:
-        """With `--loop` the names are given and taken back all the time."""
+        """With `--every MS` each name is taken back and given again after so many milliseconds."""
         super().__init__(guest, "vmem-guest", "names", *options, *block_names(guest))
 
     def renamed(self) -> int:

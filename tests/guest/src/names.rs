@@ -28,13 +28,10 @@ use crate::load::report;
 use crate::pinned::check;
 
 /// For the usage message.
-pub(crate) const USAGE: &str = "vmem-guest names [--loop] NAME...   (commands: report | quit)";
+pub(crate) const USAGE: &str = "vmem-guest names [--every MS] NAME...   (commands: report | quit)";
 
 /// Who it is.
 const NOBODY: u32 = 65534;
-
-/// How long an interface keeps a name that is taken back.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// What each of the interfaces is called at first.
 const LOOPBACK: &str = "lo";
@@ -42,15 +39,16 @@ const LOOPBACK: &str = "lo";
 /// `vmem-guest names`.
 pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let mut names: Vec<String> = args.collect();
-    let again = names.first().is_some_and(|name| name == "--loop");
-    if again {
-        names.remove(0);
+    let mut pause = None;
+    if names.first().is_some_and(|name| name == "--every") {
+        pause = names.get(1).and_then(|ms| ms.parse().ok());
+        names.drain(..names.len().min(if pause.is_some() { 2 } else { 0 }));
     }
     if names.is_empty() || names.iter().any(|name| name.starts_with('-')) {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     }
-    match run(&names, again) {
+    match run(&names, pause.map(Duration::from_millis)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("names: {error}");
@@ -59,7 +57,7 @@ pub(crate) fn main(args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-fn run(names: &[String], again: bool) -> io::Result<()> {
+fn run(names: &[String], pause: Option<Duration>) -> io::Result<()> {
     be_modest()?;
     become_nobody()?;
     // SAFETY: Touches no memory. This is the only thread, as a new user namespace needs.
@@ -76,7 +74,7 @@ fn run(names: &[String], again: bool) -> io::Result<()> {
                 Ok(mut interface) => {
                     let result = interface.rename(&name);
                     let _ = sender.send(result);
-                    interface.keep(&name, again, &renamed, &end)
+                    interface.keep(&name, pause, &renamed, &end)
                 }
                 Err(error) => {
                     let _ = sender.send(Err(error));
@@ -152,20 +150,20 @@ impl Interface {
         Ok(())
     }
 
-    /// Keeps the name, or goes on changing it to another one and back, until the `end`.
+    /// Keeps the name until the `end`, or changes it to another one and back after each `pause`.
     fn keep(
         &mut self,
         name: &str,
-        again: bool,
+        pause: Option<Duration>,
         renamed: &AtomicU64,
         end: &AtomicBool,
     ) -> io::Result<()> {
         while !end.load(Ordering::Relaxed) {
-            if again {
+            if let Some(pause) = pause {
                 self.rename(LOOPBACK)?;
                 self.rename(name)?;
                 renamed.fetch_add(2, Ordering::Relaxed);
-                thread::sleep(PAUSE);
+                thread::sleep(pause);
             } else {
                 thread::park();
             }

@@ -63,8 +63,9 @@ class Soak:
         self.report.phase = "booting"
         self.report.note(str(geometry))
         print(f"{self.report.seconds():6.0f} s  a guest with {geometry}", flush=True)
-        # All the while a user of the guest gives interfaces the names of memory blocks.
-        with geometry.boot() as guest, Names(guest, "--loop") as names:
+        # All the while a user of the guest gives interfaces the names of memory blocks. The kernel
+        # logs each time: more often, and an emulated machine does little else but write that.
+        with geometry.boot() as guest, Names(guest, "--every", "500") as names:
             self.report.guests += 1
             site = Site(guest, geometry, self.report, Harvest(self.report))
             kinds = [kind for kind in ACTIVITIES if kind.applies(site)]
