@@ -47,7 +47,7 @@ checked: modules testdevice kernel agent
 	@tests/run --checks tests/checks --jobs $(JOBS) $(addprefix --also ,$(ALSO)) $(TESTS)
 	@scripts/compiled.sh save
 
-soak: modules kernel agent ## everything at once, at random, every page checked; MINUTES=30 SEED=N
+soak: modules testdevice kernel agent ## everything at once, at random, every page checked; MINUTES=30 SEED=N
 	@MINUTES='$(MINUTES)' SEED='$(SEED)' \
 		tests/enter env PYTHONPATH=tests python3 tests/soak.py
 
