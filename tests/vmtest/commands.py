@@ -134,14 +134,17 @@ class Commands:
         predicate: Callable[[], object],
         timeout: float,
         what: str | Callable[[], str],
-        poll: float = 0.1,
+        poll: float | None = None,
     ) -> float:
-        """Waits until `predicate` holds; returns the seconds it took."""
+        """Waits until `predicate` holds; returns the seconds it took. It is looked at every `poll`
+        seconds, or ever more seldom: what it asks of the guest costs an emulated processor more
+        than what is waited for."""
         timeout *= SLOWNESS
         start = time.monotonic()
         while not predicate():
             if time.monotonic() - start > timeout:
                 text = what if isinstance(what, str) else what()
                 raise TooLate(f"after {timeout:g} s: {text}")
-            time.sleep(poll)
+            rest = min(max(0.1, (time.monotonic() - start) * 0.1), 1.0)
+            time.sleep(rest if poll is None else poll)
         return time.monotonic() - start

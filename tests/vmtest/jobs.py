@@ -4,6 +4,7 @@ gets a kernel ready for tests."""
 
 import os
 import re
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,13 @@ class Run:
     processors: float = 0.0
     # The kernels whose modules are there.
     built: set[str] = field(default_factory=lambda: {FLAVOUR})
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, counts: Counts, processors: float = 0.0) -> None:
+        """Adds results, and the seconds of processors that they took. Jobs end in threads of their own."""
+        with self._lock:
+            self.counts.add(counts)
+            self.processors += processors
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class GuestTest:
     def run(self, run: Run, last: bool) -> None:
         """Runs it; where it is only late, and this is not the last try, it is to be tried again."""
         diagnostics: list[str] = []
-        used = ""
+        used, processors = "", 0.0
         verdict: re.Match[str] | None = None
         begun = time.monotonic()
         pattern = f"^{self.file.stem}/{self.test.name}$"
@@ -86,8 +94,8 @@ class GuestTest:
             if match is None:
                 diagnostics.append(line)
                 if (time_of := TIME.fullmatch(line)) is not None:
-                    run.processors += float(time_of[1])
-                    used = f"{float(time_of[1]):.1f} s of processors"
+                    processors = float(time_of[1])
+                    used = f"{processors:.1f} s of processors"
             elif verdict is None and match[3] == self.test.name:
                 verdict = match
             else:
@@ -95,23 +103,25 @@ class GuestTest:
                 verdict = None
                 break
         seconds = time.monotonic() - begun
+        counts = Counts()
         if verdict is None:
-            run.counts.failed += 1
+            counts.failed = 1
             show(self.name, FAILED, seconds, "no result", **failure(diagnostics))
         elif verdict[1] == "not ok" and not last and f"# {ONLY_LATE}" in diagnostics:
             run.again.append(self)
             run.history.was_late(self.key)
             show(self.name, LATE, seconds, "to be tried alone", **failure(diagnostics))
         elif verdict[1] == "not ok":
-            run.counts.failed += 1
+            counts.failed = 1
             show(self.name, FAILED, seconds, **failure(diagnostics))
         elif verdict[4] is not None:
-            run.counts.skipped += 1
+            counts.skipped = 1
             show(self.name, "skip", seconds, verdict[4])
         else:
-            run.counts.passed += 1
+            counts.passed = 1
             run.history.took(self.key, seconds)
             show(self.name, "ok", seconds, used)
+        run.count(counts, processors)
 
 
 @dataclass(frozen=True)
@@ -132,14 +142,14 @@ class Check:
         if status == 0 and not counts.failed:
             run.history.took(self.name, seconds)
             show(self.name, "ok", seconds, str(counts) if counts else "")
-            run.counts.add(counts or Counts(passed=1))
+            run.count(counts or Counts(passed=1))
         elif status == SKIP and not counts.failed:
             show(self.name, "skip", seconds, (text.strip().splitlines() or [""])[-1])
-            run.counts.add(counts or Counts(skipped=1))
+            run.count(counts or Counts(skipped=1))
         else:
             show(self.name, FAILED, seconds, f"exit status {status}", details=tail(log))
             counts.failed = max(counts.failed, 1)
-            run.counts.add(counts)
+            run.count(counts)
 
 
 def build_for(flavour: str, run: Run) -> None:
@@ -149,7 +159,7 @@ def build_for(flavour: str, run: Run) -> None:
     command = " && ".join([*commands, f"scripts/debug-kernel.sh {flavour}"])
     status, text, seconds, log = _logged(name, command)
     if status:
-        run.counts.failed += 1
+        run.count(Counts(failed=1))
         show(name, FAILED, seconds, f"exit status {status}: none of its tests is run", details=tail(log))
         return
     run.history.took(name, seconds)
