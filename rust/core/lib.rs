@@ -12,7 +12,8 @@
 //! - [`engine`]: events in, next step out; the only place where decisions are made.
 //! - [`guard`]: the check before memory is given up, for which Linux is asked.
 //! - [`kernel_memory`]: how much of it there is for what has to be allocated to add memory.
-//! - [`backoff`], [`portion`] and [`effort`]: when to try again, for how much, and how hard.
+//! - [`backoff`], [`portion`] and [`migration_budget`]: when to try again, for how much, and
+//!   how much may be migrated.
 //! - [`statistics`]: what came of it so far.
 //! - [`vocabulary`]: the words for states and reasons that the driver shows and the agent reads.
 
