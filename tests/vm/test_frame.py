@@ -334,6 +334,7 @@ def slow_ones_are_named() -> None:
         history.was_late("a")
         history.took("a", 30)
         history.took("b", 4)
+        history.took("check", 300, patient=True)
         expect_equal([line.split()[0] for line in history.slower()], ["a"], "slower ones")
         expect_equal(history.late(), ["a, and 0 times in 3 before"], "late ones")
         expect_equal(history.slowest(1)[0].split(), "a 30.0 s (11.0 s before)".split(), "slowest")

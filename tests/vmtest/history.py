@@ -22,6 +22,8 @@ class History:
         self._file = file or Path(os.environ["VIRTIO_MEM_CACHE"]) / "durations.json"
         self._before = self._read()
         self._now: dict[str, list[float | None]] = {}
+        # What took as long as others let it.
+        self._patient: set[str] = set()
 
     def _read(self) -> dict[str, list[float | None]]:
         try:
@@ -29,8 +31,10 @@ class History:
         except (OSError, ValueError):
             return {}
 
-    def took(self, name: str, seconds: float) -> None:
-        """A test has passed."""
+    def took(self, name: str, seconds: float, patient: bool = False) -> None:
+        """A test has passed, or something `patient`, whose time says little."""
+        if patient:
+            self._patient.add(name)
         self._now.setdefault(name, []).append(round(seconds, 1))
 
     def was_late(self, name: str) -> None:
@@ -55,7 +59,11 @@ class History:
 
     def slowest(self, count: int) -> list[str]:
         """Lines about the tests that took longest in this run."""
-        taken = {name: values[-1] for name, values in self._now.items() if values[-1] is not None}
+        taken = {
+            name: seconds
+            for name, values in self._now.items()
+            if (seconds := values[-1]) is not None and name not in self._patient
+        }
         order = sorted(taken, key=lambda name: -taken[name])[:count]
         return [f"{name:<62}{taken[name]:6.1f} s{self._compared(name)}" for name in order]
 
@@ -64,7 +72,9 @@ class History:
         lines = []
         for name, values in sorted(self._now.items()):
             before, now = self.expected(name), values[-1]
-            if before is not None and now is not None and now > max(before * SLOWER, before + BY):
+            if name in self._patient or before is None or now is None:
+                continue
+            if now > max(before * SLOWER, before + BY):
                 lines.append(f"{name:<62}{now:6.1f} s{self._compared(name)}")
         return lines
 

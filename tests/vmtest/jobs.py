@@ -140,7 +140,7 @@ class Check:
         status, text, seconds, log = _logged(self.name, self.command)
         counts = results_in(text)
         if status == 0 and not counts.failed:
-            run.history.took(self.name, seconds)
+            run.history.took(self.name, seconds, patient=True)
             show(self.name, "ok", seconds, str(counts) if counts else "")
             run.count(counts or Counts(passed=1))
         elif status == SKIP and not counts.failed:
@@ -162,7 +162,7 @@ def build_for(flavour: str, run: Run) -> None:
         run.count(Counts(failed=1))
         show(name, FAILED, seconds, f"exit status {status}: none of its tests is run", details=tail(log))
         return
-    run.history.took(name, seconds)
+    run.history.took(name, seconds, patient=True)
     show(name, "ok", seconds)
     os.environ["KERNELS"] += f" {flavour}={text.splitlines()[-1]}"
     run.built.add(flavour)
