@@ -36,20 +36,20 @@ use virtio_mem_core::wire::Response;
 use virtio_mem_core::wire::REQUEST_LEN;
 use virtio_mem_core::wire::RESPONSE_LEN;
 
-/// Rung when the device's config space has changed.
+/// Set when the device's config space has changed.
 pub(crate) const CONFIG: u32 = 1 << 0;
-/// Rung when the device has answered.
+/// Set when the device has answered.
 pub(crate) const ANSWERED: u32 = 1 << 1;
-/// Rung when something happened that the engine has been waiting for.
+/// Set when something happened that the engine has been waiting for.
 pub(crate) const RECHECK: u32 = 1 << 2;
-/// Rung when the thread has to end.
+/// Set when the thread has to end.
 pub(crate) const STOP: u32 = 1 << 3;
 
-/// Rung when the machine is to be suspended, or the device reset: the thread has to come to rest.
+/// Set when the machine is to be suspended, or the device reset: the thread has to come to rest.
 const PAUSE: u32 = 1 << 4;
 /// Rung by the thread when it rests.
 const PAUSED: u32 = 1 << 5;
-/// Rung when that is over.
+/// Set when that is over.
 const RESUME: u32 = 1 << 6;
 
 /// What interrupts an attempt to empty memory.

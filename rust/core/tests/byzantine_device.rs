@@ -91,7 +91,7 @@ fn what_the_device_will_not_tell_is_not_settled() {
         assert!(!read || status.state != State::Settled, "settled in doubt");
     }
     assert_eq!(sim.engine.status().reason, Reason::HostError);
-    // When it speaks again, nobody has to ask the driver to listen.
+    // The driver goes on when the device answers again, without a write to `retry`.
     sim.faults.mute = 0;
     settle(&mut sim);
     assert_eq!(sim.plugged(), 0);
