@@ -6,6 +6,7 @@
 //! transport's ring, `transport`, `pending`, `again`, and what says which memory is online. Under the
 //! last ones nothing else is locked.
 
+use crate::linux::balloon::Balloon;
 use crate::linux::control::Control;
 use crate::linux::debug_dir::Directory;
 use crate::linux::event_flags::EventFlags;
@@ -100,6 +101,9 @@ pub(crate) struct Host {
     /// An answer to be given a second time.
     #[pin]
     again: Mutex<Option<(Chain, Answer)>>,
+    /// What another balloon has of the guest's memory.
+    #[pin]
+    balloon: Mutex<Option<Balloon>>,
 }
 
 /// What stands for the device in debugfs.
@@ -132,6 +136,7 @@ impl Host {
                 transport <- new_mutex!(None),
                 pending <- new_mutex!(KVec::new()),
                 again <- new_mutex!(None),
+                balloon <- new_mutex!(None),
             }),
             GFP_KERNEL,
         )
@@ -220,6 +225,21 @@ impl Host {
             }
             Command::Seed(seed) => host.model.lock().faults.seed(seed),
             Command::Scribble(addr) => host.hidden.fill(addr..addr.saturating_add(8), !POISON),
+            Command::Inflate { addr, size } => {
+                let mut balloon = host.balloon.lock();
+                if balloon.is_some() {
+                    return Err(EEXIST);
+                }
+                *balloon = Some(Balloon::new(addr..addr.saturating_add(size))?);
+            }
+            Command::Deflate => {
+                let balloon = host.balloon.lock().take().ok_or(ENODEV)?;
+                if !balloon.is_intact() {
+                    // Others have these pages by now: they are lost rather than freed twice.
+                    core::mem::forget(balloon);
+                    return Err(EIO);
+                }
+            }
             Command::Leak => core::mem::forget(KBox::new(POISON, GFP_KERNEL)?),
             Command::Check => host.model.lock().check(&mut Ram(&host.hidden)),
         }

@@ -69,6 +69,26 @@ def ask_in_vain(guest: DeviceGuest, size: int, words: str) -> None:
     )
 
 
+@test(limit=120)
+def balloon_in_memory_that_is_lost() -> None:
+    """The device loses memory that another balloon has taken from the guest. Its pages look like
+    those that an earlier driver has left (on kernels without BALLOON_MIGRATION), and are not ours."""
+    only_ours(STATES)
+    with DeviceGuest(f"region_size={REGION}") as guest:
+        guest.settle_at(128 * MIB)
+        [block] = guest.wait_blocks(1)
+        guest.control(f"inflate {block.start} {block.size}")
+        guest.fault("kind=state state=1")
+        guest.control("lie plugged_size 0", "notify")
+        words = "it could not be withdrawn, and is tried for again"
+        guest.wait_until(lambda: words in guest.dmesg(), 60, f"the driver does not say '{words}'")
+        guest.request(66 * MIB)
+        guest.honest()
+        # Which fails when the pages are not what they were.
+        guest.control("deflate")
+        guest.converge(66 * MIB)
+
+
 @test(limit=240)
 def wrong_answers() -> None:
     """Refusals, garbage and answers of wrong lengths, to all requests of a kind."""

@@ -2,7 +2,10 @@
 /*
  * What the kernel's headers have only as inline functions and macros.
  */
+#include <linux/gfp.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
+#include <linux/page-flags.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -34,6 +37,34 @@ void vmem_test_fill(u64 *to, u64 value, size_t count)
 void vmem_test_cond_resched(void)
 {
 	cond_resched();
+}
+
+int vmem_test_inflate(unsigned long start, unsigned long end)
+{
+	unsigned long pfn;
+	int err;
+
+	if (start >= end)
+		return -EINVAL;
+	for (pfn = start; pfn < end; pfn++) {
+		if (!pfn_to_online_page(pfn))
+			return -EINVAL;
+	}
+	err = alloc_contig_range(start, end, ACR_FLAGS_NONE, GFP_KERNEL);
+	if (err)
+		return err;
+	for (pfn = start; pfn < end; pfn++)
+		__SetPageOffline(pfn_to_page(pfn));
+	return 0;
+}
+
+void vmem_test_deflate(unsigned long start, unsigned long end)
+{
+	unsigned long pfn;
+
+	for (pfn = start; pfn < end; pfn++)
+		__ClearPageOffline(pfn_to_page(pfn));
+	free_contig_range(start, end - start);
 }
 
 static ssize_t vmem_test_write(struct file *file, const char __user *from,

@@ -27,5 +27,7 @@ u16 vmem_test_load(const u16 *from);
 void vmem_test_store(u16 *to, u16 value);
 void vmem_test_fill(u64 *to, u64 value, size_t count);
 void vmem_test_cond_resched(void);
+int vmem_test_inflate(unsigned long start, unsigned long end);
+void vmem_test_deflate(unsigned long start, unsigned long end);
 
 #endif

@@ -3,6 +3,7 @@
 //! Safe wrappers for kernel facilities, with all `unsafe` code: some of the driver's, and what only
 //! a device needs.
 
+pub(crate) mod balloon;
 pub(crate) mod control;
 #[path = "../../../rust/linux/debug_dir.rs"]
 pub(crate) mod debug_dir;

@@ -66,6 +66,15 @@ pub enum Command {
     Honest,
     /// `scribble ADDR`: writes to the memory, to see whether that is noticed.
     Scribble(u64),
+    /// `inflate ADDR SIZE`: a balloon takes memory of the guest.
+    Inflate {
+        /// The first address.
+        addr: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// `deflate`: the balloon gives its memory back, which has to be as it was left.
+    Deflate,
     /// `leak`: loses some of the kernel's memory, to see whether that is noticed.
     Leak,
     /// `check`: looks whether unplugged memory was written.
@@ -206,6 +215,11 @@ impl Command {
             "release" => Self::Release,
             "honest" => Self::Honest,
             "scribble" => Self::Scribble(number(words.next()?)?),
+            "inflate" => Self::Inflate {
+                addr: number(words.next()?)?,
+                size: number(words.next()?)?,
+            },
+            "deflate" => Self::Deflate,
             "leak" => Self::Leak,
             "check" => Self::Check,
             _ => return None,
