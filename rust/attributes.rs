@@ -5,7 +5,6 @@
 
 use crate::driver::Data;
 use crate::driver::Driven;
-use crate::driver::VirtioMem;
 use crate::linux::attributes;
 use core::fmt;
 use kernel::prelude::*;
@@ -56,7 +55,7 @@ macro_rules! requests {
 
 attributes::attributes!(
     /// All attributes.
-    ATTRIBUTES: VirtioMem, GROUP, [
+    ATTRIBUTES: Data, GROUP, [
         value!(STATE, |driven| driven.report().published().state),
         value!(REASON, |driven| driven.report().published().reason),
         value!(REQUESTED_SIZE, |driven| driven.report().published().requested_size),

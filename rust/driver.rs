@@ -7,8 +7,8 @@ use crate::debug;
 use crate::device::Device;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::kdump::Dump;
-use crate::linux::attributes::Groups;
 use crate::linux::event_flags::EventFlags;
+use crate::linux::groups::Groups;
 use crate::linux::hotplug;
 use crate::linux::hotplug::Limits;
 use crate::linux::hotplug::Region;
@@ -144,7 +144,7 @@ pub(crate) enum Data {
 }
 
 impl virtio::Driver for VirtioMem {
-    type Data<'bound> = Data;
+    type Data = Data;
     const ID_TABLE: &'static virtio::IdTable = &TABLE;
     // A kernel that does not read the proximity domains of ACPI's tables makes nothing of their numbers.
     const FEATURES: &'static [u32] = if cfg!(all(CONFIG_NUMA, CONFIG_ACPI_NUMA)) {
@@ -153,7 +153,7 @@ impl virtio::Driver for VirtioMem {
         &[UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
     };
     const CONFIG_CHANGED: u32 = worker::CONFIG;
-    const ATTRIBUTES: &'static Groups = &attributes::ATTRIBUTES;
+    const ATTRIBUTES: &'static Groups<Data> = &attributes::ATTRIBUTES;
 
     fn probe<'bound>(
         vdev: &'bound virtio::Device<device::Core<'_>>,

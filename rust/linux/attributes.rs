@@ -2,15 +2,15 @@
 
 //! Attributes of bound devices in sysfs: a named group with one value per file.
 //!
-//! The driver core creates a driver's groups once it has bound a device, and removes them before it
-//! unbinds it, when it waits for those who read or write (`struct device_driver`, `dev_groups`).
+//! They are the same on every bus: a driver has them for the type of the data that it keeps for a bound
+//! device. When the groups come and go is in [`super::groups`].
 //!
 //! C header: [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
 
+use super::groups::Groups;
 use super::raw;
-use super::virtio::Device;
-use super::virtio::Driver;
 use core::fmt;
+use core::marker::PhantomData;
 use kernel::device;
 use kernel::error::from_result;
 use kernel::prelude::*;
@@ -19,33 +19,33 @@ use kernel::prelude::*;
 const GROUP_INVISIBLE: raw::umode_t = 0o20000;
 
 /// Writes the value of an attribute.
-type Show<T> = for<'b> fn(&<T as Driver>::Data<'b>, &mut dyn fmt::Write) -> Result;
+type Show<D> = fn(&D, &mut dyn fmt::Write) -> Result;
 /// Takes what was written to an attribute.
-type Store<T> = for<'b> fn(&<T as Driver>::Data<'b>, &[u8]) -> Result;
+type Store<D> = fn(&D, &[u8]) -> Result;
 /// Whether a device has an attribute.
-type Visible<T> = for<'b> fn(&<T as Driver>::Data<'b>) -> bool;
+type Visible<D> = fn(&D) -> bool;
 
-/// An attribute of the devices of driver `T`.
+/// An attribute of devices for each of which the driver keeps a `D`.
 ///
 /// # Invariants
 ///
 /// `raw` comes first, and its callbacks are those of this type.
 #[repr(C)]
-pub(crate) struct Attribute<T: Driver> {
+pub(crate) struct Attribute<D> {
     raw: raw::device_attribute,
-    show: Option<Show<T>>,
-    store: Option<Store<T>>,
-    visible: Visible<T>,
+    show: Option<Show<D>>,
+    store: Option<Store<D>>,
+    visible: Visible<D>,
 }
 
 // SAFETY: All attributes are static and made by `const` functions. Once one is registered, sysfs and
 // the driver core only read it (`sysfs_add_file_mode_ns()` its name, `dev_attr_show()` and
 // `dev_attr_store()` its function pointers), and so do the callbacks here. The functions
 // are plain ones, without a state of their own, and take what they work on as shared references.
-unsafe impl<T: Driver> Sync for Attribute<T> {}
+unsafe impl<D> Sync for Attribute<D> {}
 
-impl<T: Driver> Attribute<T> {
-    const fn new(name: &'static CStr, mode: u16, visible: Visible<T>) -> Self {
+impl<D> Attribute<D> {
+    const fn new(name: &'static CStr, mode: u16, visible: Visible<D>) -> Self {
         // SAFETY: All zero is a valid value of this C type: null pointers.
         let mut raw: raw::device_attribute = unsafe { core::mem::zeroed() };
         raw.attr.name = name.to_bytes_with_nul().as_ptr().cast();
@@ -59,7 +59,7 @@ impl<T: Driver> Attribute<T> {
     }
 
     /// An attribute that everybody can read.
-    pub(crate) const fn readable(name: &'static CStr, visible: Visible<T>, show: Show<T>) -> Self {
+    pub(crate) const fn readable(name: &'static CStr, visible: Visible<D>, show: Show<D>) -> Self {
         let mut attribute = Self::new(name, 0o444, visible);
         attribute.raw.__bindgen_anon_1.show = Some(Self::show_callback);
         attribute.show = Some(show);
@@ -69,8 +69,8 @@ impl<T: Driver> Attribute<T> {
     /// An attribute that root can write.
     pub(crate) const fn writable(
         name: &'static CStr,
-        visible: Visible<T>,
-        store: Store<T>,
+        visible: Visible<D>,
+        store: Store<D>,
     ) -> Self {
         let mut attribute = Self::new(name, 0o200, visible);
         attribute.raw.__bindgen_anon_2.store = Some(Self::store_callback);
@@ -78,22 +78,16 @@ impl<T: Driver> Attribute<T> {
         attribute
     }
 
-    /// Calls `f` with the driver's data of the device that `dev` is a part of.
+    /// The driver's data of a device.
     ///
     /// # Safety
     ///
-    /// `dev` must be part of a virtio device to which `T` is bound.
-    unsafe fn with_data<R>(dev: *mut raw::device, f: impl for<'b> FnOnce(&T::Data<'b>) -> R) -> R {
-        // SAFETY: By this function's contract. `Device` is a transparent wrapper. The device's lock,
-        // which its context stands for, is not held: of all that the context allows, only the
-        // driver's data is used, which does not need it.
-        let vdev = unsafe {
-            let vdev = kernel::container_of!(dev, raw::virtio_device, dev);
-            &*vdev.cast::<Device<device::CoreInternal<'_>>>()
-        };
-        // SAFETY: As long as a driver is bound, its data is there.
-        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
-        f(data.get_ref())
+    /// The device must be bound, and stay so for `'a`, and its driver's data be a `D`.
+    unsafe fn data<'a>(dev: *mut raw::device) -> &'a D {
+        // SAFETY: By this function's contract; `device::Device` is a transparent wrapper.
+        let dev = unsafe { &*dev.cast::<device::Device<device::BoundInternal>>() };
+        // SAFETY: By this function's contract: as long as a driver is bound, its data is there.
+        unsafe { dev.drvdata_borrow::<D>() }.get_ref()
     }
 
     extern "C" fn show_callback(
@@ -110,14 +104,13 @@ impl<T: Driver> Attribute<T> {
         let buf =
             unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), kernel::page::PAGE_SIZE) };
         let mut text = Text { buf, len: 0 };
-        let show = |data: &T::Data<'_>| match attribute.show {
-            Some(show) => show(data, &mut text),
-            None => Err(EIO),
-        };
-        // SAFETY: The group, and so the call, belongs to a device to which `T` is bound.
-        match unsafe { Self::with_data(dev, show) } {
-            Ok(()) => isize::try_from(text.len).unwrap_or(0),
-            Err(error) => error.to_errno() as isize,
+        // SAFETY: By the invariant of `Groups`. The driver core removes the group before it unbinds the
+        // device, and waits for this call then.
+        let data = unsafe { Self::data(dev) };
+        match attribute.show.map(|show| show(data, &mut text)) {
+            Some(Ok(())) => isize::try_from(text.len).unwrap_or(0),
+            Some(Err(error)) => error.to_errno() as isize,
+            None => EIO.to_errno() as isize,
         }
     }
 
@@ -127,20 +120,20 @@ impl<T: Driver> Attribute<T> {
         buf: *const c_char,
         count: usize,
     ) -> isize {
-        // SAFETY: As in `show_callback`.
+        // SAFETY: By the type invariant: `attr` is the first field of an attribute of this type,
+        // all of which are static.
         let attribute = unsafe { &*attr.cast_const().cast::<Self>() };
         // SAFETY: `sysfs_kf_write()`, which calls this through `dev_attr_store()`, gives a buffer into
         // which `kernfs_fop_write_iter()` has copied `count` bytes, and which nobody changes until
         // this returns.
         let bytes = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), count) };
-        let store = |data: &T::Data<'_>| match attribute.store {
-            Some(store) => store(data, bytes),
-            None => Err(EIO),
-        };
-        // SAFETY: As in `show_callback`.
-        match unsafe { Self::with_data(dev, store) } {
-            Ok(()) => from_result(|| Ok(isize::try_from(count)?)),
-            Err(error) => error.to_errno() as isize,
+        // SAFETY: By the invariant of `Groups`. The driver core removes the group before it unbinds the
+        // device, and waits for this call then.
+        let data = unsafe { Self::data(dev) };
+        match attribute.store.map(|store| store(data, bytes)) {
+            Some(Ok(())) => from_result(|| Ok(isize::try_from(count)?)),
+            Some(Err(error)) => error.to_errno() as isize,
+            None => EIO.to_errno() as isize,
         }
     }
 
@@ -149,13 +142,15 @@ impl<T: Driver> Attribute<T> {
         attr: *mut raw::attribute,
         index: c_int,
     ) -> raw::umode_t {
-        // SAFETY: As in `show_callback`; the `attribute` is the first field of its
-        // `device_attribute`.
+        // SAFETY: By the type invariant: `attr` is the first field of a `device_attribute`, which is the
+        // first field of an attribute of this type, all of which are static.
         let attribute = unsafe { &*attr.cast_const().cast::<Self>() };
         // SAFETY: The groups of a device are created for the kobject in it.
         let dev = unsafe { kernel::container_of!(kobj, raw::device, kobj) };
-        // SAFETY: The driver core does this once the device is bound.
-        if unsafe { Self::with_data(dev, attribute.visible) } {
+        // SAFETY: By the invariant of `Groups`. The driver core creates the group once the device is bound,
+        // and does not unbind it meanwhile: it holds the device's lock.
+        let data = unsafe { Self::data(dev) };
+        if (attribute.visible)(data) {
             attribute.raw.attr.mode
         } else if index == 0 {
             // The first attribute decides about the whole group.
@@ -184,21 +179,23 @@ impl fmt::Write for Text<'_> {
 
 /// A list of `COUNT` attributes, as C reads it.
 #[repr(C)]
-pub(crate) struct List<const COUNT: usize> {
+pub(crate) struct List<D, const COUNT: usize> {
     attributes: [*const raw::attribute; COUNT],
     end: *const raw::attribute,
+    data: PhantomData<fn(&D)>,
 }
 
 // SAFETY: Made by a `const` function and never changed: `create_files()` of sysfs, the only one to
 // read it, takes it through `attrs_const`, a pointer to constant pointers to constants. What it
 // points to are parts of static [`Attribute`]s, which are `Sync`.
-unsafe impl<const COUNT: usize> Sync for List<COUNT> {}
+unsafe impl<D, const COUNT: usize> Sync for List<D, COUNT> {}
 
-impl<const COUNT: usize> List<COUNT> {
-    pub(crate) const fn new<T: Driver>(attributes: &'static [Attribute<T>; COUNT]) -> Self {
+impl<D, const COUNT: usize> List<D, COUNT> {
+    pub(crate) const fn new(attributes: &'static [Attribute<D>; COUNT]) -> Self {
         let mut list = Self {
             attributes: [core::ptr::null(); COUNT],
             end: core::ptr::null(),
+            data: PhantomData,
         };
         let mut index = 0;
         while index < COUNT {
@@ -211,68 +208,54 @@ impl<const COUNT: usize> List<COUNT> {
 
 /// A named group of attributes: a directory in that of the device.
 #[repr(transparent)]
-pub(crate) struct Group(raw::attribute_group);
+pub(crate) struct Group<D>(raw::attribute_group, PhantomData<fn(&D)>);
 
 // SAFETY: Made by a `const` function and never changed: `internal_create_group()` and
 // `sysfs_remove_group()` take it as `const struct attribute_group *`. What it points to is static
 // and `Sync`: the name, the list and a function.
-unsafe impl Sync for Group {}
+unsafe impl<D> Sync for Group<D> {}
 
-impl Group {
-    pub(crate) const fn new<T: Driver, const COUNT: usize>(
+impl<D> Group<D> {
+    pub(crate) const fn new<const COUNT: usize>(
         name: &'static CStr,
-        _: &'static [Attribute<T>; COUNT],
-        list: &'static List<COUNT>,
+        list: &'static List<D, COUNT>,
     ) -> Self {
         // SAFETY: All zero is a valid value of this C type: null pointers.
         let mut group: raw::attribute_group = unsafe { core::mem::zeroed() };
         group.name = name.to_bytes_with_nul().as_ptr().cast();
-        group.__bindgen_anon_1.is_visible = Some(Attribute::<T>::visible_callback);
+        group.__bindgen_anon_1.is_visible = Some(Attribute::<D>::visible_callback);
         group.__bindgen_anon_2.attrs_const = list.attributes.as_ptr();
-        Self(group)
+        Self(group, PhantomData)
+    }
+
+    /// The groups of devices that have this one only.
+    pub(crate) const fn alone(&'static self) -> Groups<D>
+    where
+        // Any thread may read or write an attribute.
+        D: Sync,
+    {
+        // SAFETY: All attributes in the list are `Attribute<D>`s, whose callbacks need no more of a device
+        // than that it is bound, and that its driver's data is a `D`, which threads may share. Nothing
+        // changes a static group.
+        unsafe { Groups::new(&self.0) }
     }
 }
 
-/// The groups of a driver's devices, as C reads them.
-#[repr(C)]
-pub(crate) struct Groups {
-    group: *const raw::attribute_group,
-    end: *const raw::attribute_group,
-}
-
-// SAFETY: Made by a `const` function and never changed: `really_probe()` hands it to
-// `device_add_groups()`, which takes
-// `const struct attribute_group *const *`. What it points to is a static [`Group`],
-// which is `Sync`.
-unsafe impl Sync for Groups {}
-
-impl Groups {
-    pub(crate) const fn new(group: &'static Group) -> Self {
-        Self {
-            group: &raw const group.0,
-            end: core::ptr::null(),
-        }
-    }
-
-    pub(super) fn as_ptr(&'static self) -> *mut *const raw::attribute_group {
-        (&raw const *self).cast_mut().cast()
-    }
-}
-
-/// Defines the attributes of a driver's devices: a static [`Groups`].
+/// Defines the attributes of devices for each of which the driver keeps a value of type `$data`: a static
+/// [`Groups`].
 macro_rules! attributes {
     (
         $(#[$meta:meta])*
-        $name:ident: $driver:ty, $group:expr, [$($attribute:expr),* $(,)?]
+        $name:ident: $data:ty, $group:expr, [$($attribute:expr),* $(,)?]
     ) => {
         $(#[$meta])*
-        pub(crate) static $name: $crate::linux::attributes::Groups = {
-            use $crate::linux::attributes::{Attribute, Group, Groups, List};
+        pub(crate) static $name: $crate::linux::groups::Groups<$data> = {
+            use $crate::linux::attributes::{Attribute, Group, List};
             const COUNT: usize = [$(stringify!($attribute)),*].len();
-            static ATTRIBUTES: [Attribute<$driver>; COUNT] = [$($attribute),*];
-            static LIST: List<COUNT> = List::new(&ATTRIBUTES);
-            static NAMED: Group = Group::new($group, &ATTRIBUTES, &LIST);
-            Groups::new(&NAMED)
+            static ATTRIBUTES: [Attribute<$data>; COUNT] = [$($attribute),*];
+            static LIST: List<$data, COUNT> = List::new(&ATTRIBUTES);
+            static NAMED: Group<$data> = Group::new($group, &LIST);
+            NAMED.alone()
         };
     };
 }
@@ -304,7 +287,8 @@ pub(crate) fn announce<const COUNT: usize>(dev: &device::Device, variables: [&CS
         variables: variables.map(CStr::as_char_ptr),
         end: core::ptr::null(),
     };
-    // SAFETY: As in `notify`; the list ends with a null pointer, and its strings are only read.
+    // SAFETY: The kobject of a valid device, which was registered before a driver was bound to it; the
+    // list ends with a null pointer, and its strings are valid and only read.
     let error = unsafe {
         raw::kobject_uevent_env(
             kobject(dev),

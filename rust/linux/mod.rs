@@ -7,6 +7,7 @@
 pub(crate) mod attributes;
 pub(crate) mod debug_dir;
 pub(crate) mod event_flags;
+pub(crate) mod groups;
 pub(crate) mod hotplug;
 pub(crate) mod memory_block;
 pub(crate) mod memory_notifier;

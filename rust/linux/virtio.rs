@@ -4,8 +4,8 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::attributes::Groups;
 use super::event_flags::EventFlags;
+use super::groups::Groups;
 use super::raw;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -26,7 +26,7 @@ use kernel::types::Opaque;
 pub(crate) trait Driver {
     /// What the driver keeps for a bound device. Dropped after [`Driver::unbind`], when the device
     /// has been reset and its virtqueues are gone.
-    type Data<'bound>: Send + 'bound;
+    type Data: Send + 'static;
 
     /// The devices that the driver can drive.
     const ID_TABLE: &'static IdTable;
@@ -39,23 +39,20 @@ pub(crate) trait Driver {
     const CONFIG_CHANGED: u32;
 
     /// The attributes of its devices in sysfs.
-    const ATTRIBUTES: &'static Groups;
+    const ATTRIBUTES: &'static Groups<Self::Data>;
 
     /// Binds to `dev`. May sleep.
     fn probe<'bound>(
         dev: &'bound Device<device::Core<'_>>,
-    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+    ) -> impl PinInit<Self::Data, Error> + 'bound;
 
     /// Unbinds from `dev`. The device still works, but changes of its config space set no
     /// event flags any more. May sleep.
-    fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data<'bound>>);
+    fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data>);
 
     /// The machine is to be suspended: the driver has to leave the device without virtqueues. User
     /// space has been frozen, the driver's own threads have not. May sleep.
-    fn freeze<'bound>(
-        dev: &'bound Device<device::Core<'_>>,
-        data: Pin<&Self::Data<'bound>>,
-    ) -> Result;
+    fn freeze<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data>) -> Result;
 
     /// The device is about to be reset, on an admin's word (`reset` of its PCI function) or because
     /// of an error of its bus: the driver has to leave it without virtqueues. What the device knows
@@ -63,15 +60,12 @@ pub(crate) trait Driver {
     /// this fails, and then [`Driver::restore`] is not called (`virtio_pci_reset_done()`). May sleep.
     fn prepare_reset<'bound>(
         dev: &'bound Device<device::Core<'_>>,
-        data: Pin<&Self::Data<'bound>>,
+        data: Pin<&Self::Data>,
     ) -> Result;
 
     /// The machine is back, or the device: it has been reset and its features are negotiated. Undoes
     /// what [`Driver::freeze`] or [`Driver::prepare_reset`] did. May sleep.
-    fn restore<'bound>(
-        dev: &'bound Device<device::Core<'_>>,
-        data: Pin<&Self::Data<'bound>>,
-    ) -> Result;
+    fn restore<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data>) -> Result;
 }
 
 /// Connects a [`Driver`] to the bus.
@@ -81,7 +75,7 @@ pub(crate) struct Adapter<T: Driver>(T);
 // and `T::Data` is what `probe_callback` stores.
 unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
     type DriverType = raw::virtio_driver;
-    type DriverData<'bound> = T::Data<'bound>;
+    type DriverData<'bound> = T::Data;
     const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
 }
 
@@ -152,7 +146,7 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
         // SAFETY: The bus only removes what was probed successfully, when `set_drvdata` stored
         // this type.
-        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+        let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data>() };
         T::unbind(vdev, data);
         // The driver core drops the driver's data, with the buffers, after this function. A device
         // that did not come back from a suspend has no queues, and has to be reset all the same.
@@ -200,7 +194,7 @@ impl<T: Driver> Adapter<T> {
     /// The device must be valid, and its lock not be held by the caller.
     unsafe fn with_data(
         vdev: *mut raw::virtio_device,
-        f: impl for<'a> FnOnce(&'a Device<device::CoreInternal<'a>>, Pin<&'a T::Data<'a>>) -> Result,
+        f: impl for<'a> FnOnce(&'a Device<device::CoreInternal<'a>>, Pin<&'a T::Data>) -> Result,
     ) -> c_int {
         INSIDE.fetch_add(1, Full);
         // SAFETY: By this function's contract.
@@ -217,7 +211,7 @@ impl<T: Driver> Adapter<T> {
             let vdev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
             // SAFETY: `really_probe()` sets `driver` before it probes and clears it when that fails,
             // all under the lock. So it was successful, when `set_drvdata` stored this type.
-            let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+            let data = unsafe { vdev.as_ref().drvdata_borrow::<T::Data>() };
             f(vdev, data)
         } else {
             Err(ENODEV)
