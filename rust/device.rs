@@ -18,7 +18,8 @@
 //! leaves: taken under the locks of the queue or of an open file, but never together, nor together
 //! with the engine's.
 
-use crate::linux::event_flags::EventFlags;
+use crate::events::Events;
+use crate::events::RECHECK;
 use crate::linux::hotplug::Region;
 use crate::linux::memory_block;
 use crate::linux::memory_block::Found;
@@ -29,7 +30,6 @@ use crate::linux::online_page::Filter;
 use crate::linux::pages::Pages;
 use crate::linux::pm_notifier::Veto;
 use crate::linux::trace;
-use crate::worker;
 use core::ops::Range;
 use kernel::device;
 use kernel::prelude::*;
@@ -77,7 +77,7 @@ const MEMORY_POLL_MS: u32 = 100;
 #[pin_data]
 pub(crate) struct Device {
     dev: ARef<device::Device>,
-    events: Arc<EventFlags>,
+    events: Arc<Events>,
     region: Region,
     geometry: Geometry,
     /// No memory block may be moved any more: the driver is being unbound. Set, and looked at,
@@ -93,7 +93,7 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new(
         dev: &device::Device,
-        events: Arc<EventFlags>,
+        events: Arc<Events>,
         region: Region,
         geometry: Geometry,
         config: Config,
@@ -122,7 +122,7 @@ impl Device {
     }
 
     /// What the worker waits for.
-    pub(crate) fn events(&self) -> &EventFlags {
+    pub(crate) fn events(&self) -> &Events {
         &self.events
     }
 
@@ -419,7 +419,7 @@ impl Device {
     fn moved(&self, wake: bool) {
         self.notify_changed();
         if wake {
-            self.events.set(worker::RECHECK);
+            self.events.set(RECHECK);
         }
     }
 }

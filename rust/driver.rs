@@ -5,9 +5,9 @@
 use crate::attributes;
 use crate::debug;
 use crate::device::Device;
+use crate::events::Events;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::kdump::Dump;
-use crate::linux::event_flags::EventFlags;
 use crate::linux::groups::Groups;
 use crate::linux::hotplug;
 use crate::linux::hotplug::Limits;
@@ -19,12 +19,12 @@ use crate::linux::pm_notifier::NoHibernation;
 use crate::linux::thread;
 use crate::linux::thread::Thread;
 use crate::linux::virtio;
-use crate::linux::virtqueue::RequestQueue;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::linux::vmcore;
 use crate::module;
+use crate::queue;
+use crate::queue::Queue;
 use crate::report::Report;
-use crate::worker;
 use crate::worker::Worker;
 use core::ops::Range;
 use kernel::device;
@@ -152,7 +152,6 @@ impl virtio::Driver for VirtioMem {
     } else {
         &[UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
     };
-    const CONFIG_CHANGED: u32 = worker::CONFIG;
     const ATTRIBUTES: &'static Groups<Data> = &attributes::ATTRIBUTES;
 
     fn probe<'bound>(
@@ -315,9 +314,9 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         dev_err!(dev, "config access disabled\n");
         return Err(EINVAL);
     }
-    let events = Arc::pin_init(EventFlags::new(), GFP_KERNEL)?;
-    vdev.set_events(events.clone());
-    let queue = RequestQueue::new::<{ worker::ANSWERED }>(vdev, worker::QUEUE_NAME);
+    let events = Arc::pin_init(Events::new(), GFP_KERNEL)?;
+    vdev.set_interrupts(events.clone())?;
+    let queue = Queue::new(vdev, queue::NAME);
     let queue = queue.inspect_err(|error| {
         dev_err!(
             dev,
@@ -445,9 +444,9 @@ fn wait_for_earlier(dev: &device::Device<device::Core<'_>>, range: &Range<u64>) 
 #[cfg(CONFIG_PROC_VMCORE)]
 fn attach_to_dump(
     vdev: &virtio::Device<device::Core<'_>>,
-    events: Arc<EventFlags>,
+    events: Arc<Events>,
     config: Config,
-    queue: worker::Queue,
+    queue: Queue,
 ) -> Result<Data> {
     let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
     let dump = Dump::new(dev, events, config, queue)?;
@@ -466,9 +465,9 @@ fn attach_to_dump(
 #[cfg(not(CONFIG_PROC_VMCORE))]
 fn attach_to_dump(
     vdev: &virtio::Device<device::Core<'_>>,
-    _: Arc<EventFlags>,
+    _: Arc<Events>,
     _: Config,
-    _: worker::Queue,
+    _: Queue,
 ) -> Result<Data> {
     let dev: &device::Device<device::Core<'_>> = vdev.as_ref();
     dev_warn!(dev, "disabled in kdump kernel without vmcore\n");

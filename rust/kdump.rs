@@ -6,11 +6,11 @@
 //! The dump covers whole memory blocks. What is unplugged of them must not be read: with
 //! UNPLUGGED_INACCESSIBLE an access may be fatal, and without it makes the host allocate memory.
 
-use crate::linux::event_flags::EventFlags;
+use crate::events::Events;
+use crate::events::ANSWERED;
 use crate::linux::vmcore;
-use crate::worker::Queue;
-use crate::worker::ANSWERED;
-use crate::worker::NO_ANSWER_MS;
+use crate::queue::Queue;
+use crate::queue::NO_ANSWER_MS;
 use core::ops::Range;
 use kernel::device;
 use kernel::prelude::*;
@@ -28,7 +28,7 @@ use virtio_mem_core::wire::MAX_BLOCKS_PER_REQUEST;
 #[pin_data]
 pub(crate) struct Dump {
     dev: ARef<device::Device>,
-    events: Arc<EventFlags>,
+    events: Arc<Events>,
     config: Config,
     #[pin]
     asked: Mutex<Asked>,
@@ -48,7 +48,7 @@ struct Asked {
 impl Dump {
     pub(crate) fn new(
         dev: &device::Device,
-        events: Arc<EventFlags>,
+        events: Arc<Events>,
         config: Config,
         queue: Queue,
     ) -> Result<Arc<Self>> {

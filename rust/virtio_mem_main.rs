@@ -20,10 +20,12 @@ mod attributes;
 mod debug;
 mod device;
 mod driver;
+mod events;
 #[cfg(CONFIG_PROC_VMCORE)]
 mod kdump;
 #[allow(unsafe_code)]
 mod linux;
 mod module;
+mod queue;
 mod report;
 mod worker;

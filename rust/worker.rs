@@ -6,12 +6,21 @@ mod memory;
 
 use crate::device::Device;
 use crate::driver;
+use crate::events::ANSWERED;
+use crate::events::CONFIG;
+use crate::events::PAUSE;
+use crate::events::PAUSED;
+use crate::events::RECHECK;
+use crate::events::RESUME;
+use crate::events::STOP;
 use crate::linux::hotplug;
 use crate::linux::thread::Calls;
 use crate::linux::thread::Run;
 use crate::linux::virtio;
-use crate::linux::virtqueue::RequestQueue;
 use crate::module;
+use crate::queue;
+use crate::queue::Queue;
+use crate::queue::NO_ANSWER_MS;
 use crate::report::Report;
 use kernel::device;
 use kernel::prelude::*;
@@ -33,36 +42,9 @@ use virtio_mem_core::migration_budget::AttemptDeadline;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
-use virtio_mem_core::wire::REQUEST_LEN;
-use virtio_mem_core::wire::RESPONSE_LEN;
-
-/// Set when the device's config space has changed.
-pub(crate) const CONFIG: u32 = 1 << 0;
-/// Set when the device has answered.
-pub(crate) const ANSWERED: u32 = 1 << 1;
-/// Set when something happened that the engine has been waiting for.
-pub(crate) const RECHECK: u32 = 1 << 2;
-/// Set when the thread has to end.
-pub(crate) const STOP: u32 = 1 << 3;
-
-/// Set when the machine is to be suspended, or the device reset: the thread has to come to rest.
-const PAUSE: u32 = 1 << 4;
-/// Rung by the thread when it rests.
-const PAUSED: u32 = 1 << 5;
-/// Set when that is over.
-const RESUME: u32 = 1 << 6;
-
-/// What interrupts an attempt to empty memory.
-const URGENT: u32 = CONFIG | STOP | PAUSE;
 
 /// How long the thread may take to come to rest, in milliseconds.
 const PAUSE_MS: u64 = 10_000;
-
-/// The name of the device's only virtqueue.
-pub(crate) const QUEUE_NAME: &CStr = c"guest-request";
-
-/// An answer that takes longer is reported, and waited for all the same.
-pub(crate) const NO_ANSWER_MS: u64 = 5_000;
 
 /// How long something may be under way before those who poll are woken for it, in milliseconds.
 const ANNOUNCE_MS: u64 = 5;
@@ -72,9 +54,6 @@ const QUEUE_RETRY_MS: u64 = 100;
 
 /// How long to try to remove a block that holds nothing when the thread ends, in milliseconds.
 const WIND_DOWN_MS: u64 = 500;
-
-/// The device's only virtqueue.
-pub(crate) type Queue = RequestQueue<REQUEST_LEN, RESPONSE_LEN>;
 
 /// What the thread has.
 #[pin_data]
@@ -391,7 +370,7 @@ impl Worker {
             dev_err!(self.device.dev(), "reset while in use\n");
             return Err(EBUSY);
         }
-        let resumed = self.queue.lock().resume::<ANSWERED>(vdev, QUEUE_NAME);
+        let resumed = self.queue.lock().resume(vdev, queue::NAME);
         resumed.inspect_err(|error| {
             dev_err!(
                 self.device.dev(),

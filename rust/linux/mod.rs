@@ -9,6 +9,7 @@ pub(crate) mod debug_dir;
 pub(crate) mod event_flags;
 pub(crate) mod groups;
 pub(crate) mod hotplug;
+pub(crate) mod interruptible;
 pub(crate) mod memory_block;
 pub(crate) mod memory_notifier;
 pub(crate) mod online_page;

@@ -4,7 +4,6 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::event_flags::EventFlags;
 use super::groups::Groups;
 use super::raw;
 use core::marker::PhantomData;
@@ -34,10 +33,6 @@ pub(crate) trait Driver {
     /// The numbers of the feature bits that the driver understands.
     const FEATURES: &'static [u32];
 
-    /// The flags that a change of the config space sets in the device's event flags
-    /// ([`Device::set_events`]).
-    const CONFIG_CHANGED: u32;
-
     /// The attributes of its devices in sysfs.
     const ATTRIBUTES: &'static Groups<Self::Data>;
 
@@ -46,8 +41,8 @@ pub(crate) trait Driver {
         dev: &'bound Device<device::Core<'_>>,
     ) -> impl PinInit<Self::Data, Error> + 'bound;
 
-    /// Unbinds from `dev`. The device still works, but changes of its config space set no
-    /// event flags any more. May sleep.
+    /// Unbinds from `dev`. The device still works, but changes of its config space are not passed on
+    /// to its [`Interrupts`] any more. May sleep.
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data>);
 
     /// The machine is to be suspended: the driver has to leave the device without virtqueues. User
@@ -66,6 +61,15 @@ pub(crate) trait Driver {
     /// The machine is back, or the device: it has been reset and its features are negotiated. Undoes
     /// what [`Driver::freeze`] or [`Driver::prepare_reset`] did. May sleep.
     fn restore<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data>) -> Result;
+}
+
+/// Receives the interrupts of a device.
+pub(crate) trait Interrupts: Send + Sync + 'static {
+    /// The config space has changed. Called in any context, also hard interrupts, under a spin lock.
+    fn config_changed(&self);
+
+    /// The device has used a buffer of a virtqueue. Called in any context, also hard interrupts.
+    fn buffer_used(&self);
 }
 
 /// Connects a [`Driver`] to the bus.
@@ -136,7 +140,7 @@ impl<T: Driver> Adapter<T> {
             Ok(0)
         });
         if result != 0 {
-            vdev.forget_events();
+            vdev.forget_interrupts();
         }
         result
     }
@@ -151,16 +155,16 @@ impl<T: Driver> Adapter<T> {
         // The driver core drops the driver's data, with the buffers, after this function. A device
         // that did not come back from a suspend has no queues, and has to be reset all the same.
         vdev.shut_down();
-        vdev.forget_events();
+        vdev.forget_interrupts();
     }
 
     extern "C" fn config_changed_callback(vdev: *mut raw::virtio_device) {
         // SAFETY: The bus calls with a valid device.
         let vdev = unsafe { &*vdev.cast::<Device>() };
         // SAFETY: `__virtio_config_changed()` calls this under the device's `config_lock`, under which
-        // alone the event flags are given up.
-        if let Some(events) = unsafe { vdev.events() } {
-            events.set_from_irq(T::CONFIG_CHANGED);
+        // alone the receiver is given up.
+        if let Some(interrupts) = unsafe { vdev.interrupts() } {
+            interrupts.config_changed();
         }
     }
 
@@ -266,11 +270,14 @@ pub(crate) use id_table;
 /// kernel's own functions for that try for ever.
 const GENERATIONS: u32 = 64;
 
+/// Who receives the interrupts of a device, where a single pointer leads to it.
+type Receiver = KBox<Arc<dyn Interrupts>>;
+
 /// A virtio device.
 ///
 /// # Invariants
 ///
-/// Its `priv` is null or came out of `Arc::<EventFlags>::into_raw`; it is written under `config_lock`.
+/// Its `priv` is null or came out of [`Receiver`]'s `into_raw`; it is written under `config_lock`.
 #[repr(transparent)]
 pub(crate) struct Device<Ctx: device::DeviceContext = device::Normal>(
     Opaque<raw::virtio_device>,
@@ -282,33 +289,40 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         self.0.get()
     }
 
-    /// Sets the event flags that a change of the config space and an answer set.
-    pub(crate) fn set_events(&self, events: Arc<EventFlags>) {
-        let events = Arc::into_raw(events).cast_mut().cast();
-        // SAFETY: Valid device, whose `priv` is for its driver. (Event flags that were set before
-        // would never be freed, and so stay valid.)
-        unsafe { raw::vmem_swap_priv(self.as_raw(), events) };
+    /// Sets who receives the device's interrupts. May sleep.
+    pub(crate) fn set_interrupts(&self, interrupts: Arc<dyn Interrupts>) -> Result {
+        let receiver = Receiver::into_raw(KBox::new(interrupts, GFP_KERNEL)?);
+        // SAFETY: Valid device, whose `priv` is for its driver. (A receiver that was set before would
+        // never be freed, and so stays valid.)
+        unsafe { raw::vmem_swap_priv(self.as_raw(), receiver.cast()) };
+        Ok(())
     }
 
-    /// The event flags of the device, while it has some.
+    /// Who receives the device's interrupts, if that was set.
     ///
     /// # Safety
     ///
-    /// [`Device::forget_events`] must not be called while the result is used.
-    pub(super) unsafe fn events(&self) -> Option<&EventFlags> {
+    /// [`Device::forget_interrupts`] must not be called while the result is used.
+    pub(super) unsafe fn interrupts(&self) -> Option<&dyn Interrupts> {
         // SAFETY: By the type invariant, and this function's contract.
-        unsafe { (*self.as_raw()).priv_.cast::<EventFlags>().as_ref() }
+        let receiver = unsafe {
+            (*self.as_raw())
+                .priv_
+                .cast::<Arc<dyn Interrupts>>()
+                .as_ref()
+        };
+        receiver.map(|interrupts| &**interrupts)
     }
 
-    /// Gives up the event flags of a device that has no virtqueue. After a reset that has come in between
-    /// the virtio core may go on to report changes of the config space, for which none are needed.
-    fn forget_events(&self) {
+    /// Gives up who receives the interrupts of a device that has no virtqueue. After a reset that has come
+    /// in between the virtio core may go on to report changes of the config space, which are of no use then.
+    fn forget_interrupts(&self) {
         // SAFETY: Valid device.
-        let events = unsafe { raw::vmem_swap_priv(self.as_raw(), core::ptr::null_mut()) };
-        if !events.is_null() {
-            // SAFETY: By the type invariant. Nothing uses the flags any more: not the callback for changes of
+        let receiver = unsafe { raw::vmem_swap_priv(self.as_raw(), core::ptr::null_mut()) };
+        if !receiver.is_null() {
+            // SAFETY: By the type invariant. Nothing uses it any more: not the callback for changes of
             // the config space, by the lock, nor that of a queue, as there is none.
-            drop(unsafe { Arc::from_raw(events.cast::<EventFlags>().cast_const()) });
+            drop(unsafe { Receiver::from_raw(receiver.cast()) });
         }
     }
 

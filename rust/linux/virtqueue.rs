@@ -58,16 +58,13 @@ unsafe impl<const A: usize, const B: usize> Send for RequestQueue<A, B> {}
 unsafe impl<const A: usize, const B: usize> Sync for RequestQueue<A, B> {}
 
 impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE> {
-    /// Sets the device's only queue up. When an answer arrives the flags `ANSWERED` are set in the
-    /// device's event flags. May sleep.
+    /// Sets the device's only queue up. The device's [`Interrupts`](super::virtio::Interrupts) receive that
+    /// an answer has arrived. May sleep.
     ///
     /// To be called before the device is used for anything else: one whose queue another driver has
     /// left enabled is reset (the kernel's own driver does, when it refuses memory that was left
     /// plugged; `vp_modern_find_vqs()` finds no queue then).
-    pub(crate) fn new<const ANSWERED: u32>(
-        dev: &Device<device::Core<'_>>,
-        name: &'static CStr,
-    ) -> Result<Self> {
+    pub(crate) fn new(dev: &Device<device::Core<'_>>, name: &'static CStr) -> Result<Self> {
         let buffer = |_| {
             Opaque::new(Buffer {
                 request: Separate([0; REQUEST]),
@@ -76,9 +73,9 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         };
         let buffers = KBox::new(core::array::from_fn(buffer), GFP_KERNEL)?;
         Ok(Self {
-            queue: Self::find::<ANSWERED>(dev, name).or_else(|_| {
+            queue: Self::find(dev, name).or_else(|_| {
                 dev.renegotiate()?;
-                Self::find::<ANSWERED>(dev, name)
+                Self::find(dev, name)
             })?,
             // SAFETY: The queue goes away with the driver's data, or gives the handle up before that
             // (`retire`), see the type's documentation.
@@ -90,17 +87,13 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
         })
     }
 
-    fn find<const ANSWERED: u32>(
+    fn find(
         dev: &Device<device::Core<'_>>,
         name: &'static CStr,
     ) -> Result<NonNull<raw::virtqueue>> {
         // SAFETY: The device is valid and has no queues now; callback and name are static.
         let queue = from_err_ptr(unsafe {
-            raw::vmem_find_single_vq(
-                dev.as_raw(),
-                Some(Self::answered::<ANSWERED>),
-                name.as_char_ptr(),
-            )
+            raw::vmem_find_single_vq(dev.as_raw(), Some(Self::answered), name.as_char_ptr())
         })?;
         NonNull::new(queue).ok_or(ENOENT)
     }
@@ -124,25 +117,21 @@ impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE
     }
 
     /// Sets the queue up again, with the arguments of [`RequestQueue::new`]. May sleep.
-    pub(crate) fn resume<const ANSWERED: u32>(
-        &mut self,
-        dev: &Device<device::Core<'_>>,
-        name: &'static CStr,
-    ) -> Result {
-        self.queue = Self::find::<ANSWERED>(dev, name)?;
+    pub(crate) fn resume(&mut self, dev: &Device<device::Core<'_>>, name: &'static CStr) -> Result {
+        self.queue = Self::find(dev, name)?;
         self.in_flight = false;
         self.suspended = false;
         Ok(())
     }
 
-    extern "C" fn answered<const BITS: u32>(queue: *mut raw::virtqueue) {
+    extern "C" fn answered(queue: *mut raw::virtqueue) {
         // (The queue's own `priv` belongs to the transport.)
         // SAFETY: Called with a valid queue of a valid device.
         let vdev = unsafe { &*(*queue).vdev.cast::<Device>() };
-        // SAFETY: The event flags are given up after the queues have been deleted, which waits for
+        // SAFETY: The receiver is given up after the queues have been deleted, which waits for
         // callbacks.
-        if let Some(events) = unsafe { vdev.events() } {
-            events.set(BITS);
+        if let Some(interrupts) = unsafe { vdev.interrupts() } {
+            interrupts.buffer_used();
         }
     }
 

@@ -3,8 +3,8 @@
 //! The steps in which memory blocks and sub-blocks come to Linux, and go.
 
 use super::Worker;
-use super::STOP;
-use super::URGENT;
+use crate::events::STOP;
+use crate::events::URGENT;
 use crate::linux::hotplug;
 use crate::linux::memory_block;
 use crate::linux::memory_block::Stored;
