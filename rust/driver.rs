@@ -3,6 +3,7 @@
 //! Binding to devices, and letting go of them.
 
 use crate::attributes;
+use crate::config;
 use crate::debug;
 use crate::device::Device;
 use crate::events::Events;
@@ -21,7 +22,7 @@ use crate::linux::thread::Thread;
 use crate::linux::virtio;
 #[cfg(CONFIG_PROC_VMCORE)]
 use crate::linux::vmcore;
-use crate::module;
+use crate::parameters;
 use crate::queue;
 use crate::queue::Queue;
 use crate::report::Report;
@@ -65,10 +66,6 @@ const RELEASE_MS: i64 = 1_000;
 
 /// How long binding waits for memory blocks that move, in milliseconds.
 const ADOPT_PATIENCE_MS: i64 = 20_000;
-
-const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
-const PERSISTENT_SUSPEND: u32 = Features::PERSISTENT_SUSPEND.bits().trailing_zeros();
-const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trailing_zeros();
 
 /// What a bound device has, in the order in which it goes away.
 struct Parts {
@@ -146,12 +143,7 @@ pub(crate) enum Data {
 impl virtio::Driver for VirtioMem {
     type Data = Data;
     const ID_TABLE: &'static virtio::IdTable = &TABLE;
-    // A kernel that does not read the proximity domains of ACPI's tables makes nothing of their numbers.
-    const FEATURES: &'static [u32] = if cfg!(all(CONFIG_NUMA, CONFIG_ACPI_NUMA)) {
-        &[ACPI_PXM, UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
-    } else {
-        &[UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
-    };
+    const FEATURES: &'static [u32] = config::FEATURES;
     const ATTRIBUTES: &'static Groups<Data> = &attributes::ATTRIBUTES;
 
     fn probe<'bound>(
@@ -242,68 +234,8 @@ impl Driven {
     }
 
     fn freeze(&self, vdev: &virtio::Device<device::Core<'_>>) -> Result {
-        let persistent = vdev.has_feature(PERSISTENT_SUSPEND);
+        let persistent = vdev.has_feature(config::PERSISTENT_SUSPEND);
         self.worker.suspend(persistent || !suspending_to_ram())
-    }
-}
-
-/// Reads all fields of the config space that the driver uses; all but the block size are of one
-/// generation. May sleep.
-fn read_config<Ctx: device::DeviceContext>(vdev: &virtio::Device<Ctx>) -> Config {
-    let [block_size] = vdev.read_u64s(wire::offset::BLOCK_SIZE);
-    let [addr, region_size, usable_region_size, plugged_size, requested_size] =
-        vdev.read_u64s(wire::offset::ADDR);
-    Config {
-        block_size,
-        addr,
-        region_size,
-        usable_region_size,
-        plugged_size,
-        requested_size,
-    }
-}
-
-/// Reads anew what may change of a config space whose other fields are `known`: reading a field
-/// may take the host as long as anything in a small request. What else the device may say of its
-/// region by now would not be believed. May sleep.
-pub(crate) fn reread_config<Ctx: device::DeviceContext>(
-    vdev: &virtio::Device<Ctx>,
-    known: &Config,
-) -> Config {
-    let [usable_region_size, plugged_size, requested_size] =
-        vdev.read_u64s(wire::offset::USABLE_REGION_SIZE);
-    Config {
-        usable_region_size,
-        plugged_size,
-        requested_size,
-        ..*known
-    }
-}
-
-/// The features of memory devices that were negotiated.
-fn features(vdev: &virtio::Device<device::Core<'_>>) -> Features {
-    Features::all()
-        .iter()
-        .filter(|feature| vdev.has_feature(feature.bits().trailing_zeros()))
-        .collect()
-}
-
-/// The node that the device names for its memory, or -1.
-fn named_node(vdev: &virtio::Device<device::Core<'_>>) -> i32 {
-    if vdev.has_feature(ACPI_PXM) {
-        hotplug::node_of_proximity_domain(vdev.read_u16(wire::offset::NODE_ID))
-    } else {
-        -1
-    }
-}
-
-/// The node that the device's memory belongs to.
-fn node(vdev: &virtio::Device<device::Core<'_>>, addr: u64) -> i32 {
-    let told = named_node(vdev);
-    if told < 0 {
-        hotplug::node_of_address(addr)
-    } else {
-        told
     }
 }
 
@@ -326,8 +258,8 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         );
     })?;
 
-    let config = read_config(vdev);
-    let node = node(vdev, config.addr);
+    let config = config::read(vdev);
+    let node = config::node(vdev, config.addr);
     dev_info!(dev, "start address: {:#x}\n", config.addr);
     dev_info!(dev, "region size: {:#x}\n", config.region_size);
     dev_info!(dev, "device block size: {:#x}\n", config.block_size);
@@ -354,15 +286,19 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
     if dumps {
         return attach_to_dump(vdev, events, config, queue);
     }
-    let wanted = BigBlocks {
-        force: module::FORCE_BBM.get(),
-        size: module::BBM_BLOCK_SIZE.get() as u64,
-    };
+    let wanted = parameters::big_blocks();
     let range = config.addr..config.addr.saturating_add(config.region_size);
     wait_for_earlier(dev, &range)?;
     let (region, geometry, left) = region(dev, &config, &wanted, node)?;
     describe(dev, &geometry);
-    let device = Device::new(dev, events, region, geometry, config, module::onlining())?;
+    let device = Device::new(
+        dev,
+        events,
+        region,
+        geometry,
+        config,
+        parameters::onlining(),
+    )?;
     if left {
         device.with_engine(|engine| engine.take_over());
     } else if config.plugged_size != 0 {
@@ -401,8 +337,8 @@ fn bind(vdev: &virtio::Device<device::Core<'_>>) -> Result<Data> {
         parts <- new_mutex!(None),
         worker,
         device,
-        node: named_node(vdev),
-        features: features(vdev),
+        node: config::named_node(vdev),
+        features: config::features(vdev),
     });
     let driven = KBox::pin_init(driven, GFP_KERNEL)?;
     vdev.ready();

@@ -17,6 +17,7 @@
 const __LOG_PREFIX: &[u8] = b"virtio_mem\0";
 
 mod attributes;
+mod config;
 mod debug;
 mod device;
 mod driver;
@@ -26,6 +27,7 @@ mod kdump;
 #[allow(unsafe_code)]
 mod linux;
 mod module;
+mod parameters;
 mod queue;
 mod report;
 mod worker;

@@ -4,8 +4,8 @@
 
 mod memory;
 
+use crate::config;
 use crate::device::Device;
-use crate::driver;
 use crate::events::ANSWERED;
 use crate::events::CONFIG;
 use crate::events::PAUSE;
@@ -17,7 +17,7 @@ use crate::linux::hotplug;
 use crate::linux::thread::Calls;
 use crate::linux::thread::Run;
 use crate::linux::virtio;
-use crate::module;
+use crate::parameters::UNPLUG_ONLINE;
 use crate::queue;
 use crate::queue::Queue;
 use crate::queue::NO_ANSWER_MS;
@@ -112,7 +112,7 @@ impl Worker {
             now_ms: self.report.now_ms(),
             free,
             metadata_room: hotplug::metadata_room(free),
-            unplug_online: module::UNPLUG_ONLINE.get(),
+            unplug_online: UNPLUG_ONLINE.get(),
         }
     }
 
@@ -153,7 +153,7 @@ impl Worker {
     fn read_config(&self) -> Config {
         let known = self.device.with_engine(|engine| *engine.config());
         let config = match self.queue.lock().device() {
-            Some(device) => driver::reread_config(device, &known),
+            Some(device) => config::reread(device, &known),
             None => known,
         };
         self.report.config_read(&config);

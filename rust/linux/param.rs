@@ -114,6 +114,7 @@ pub(crate) const fn modinfo<const N: usize>(text: &str) -> [u8; N] {
 /// Makes a static a module parameter: `module_parameter!(NAME, "name", "type", OPS, MODE, "text")`.
 macro_rules! module_parameter {
     ($static:ident, $name:literal, $type:literal, $ops:expr, $mode:literal, $text:literal) => {
+        #[allow(unsafe_code)]
         const _: () = {
             #[link_section = ".modinfo"]
             #[used(compiler)]
