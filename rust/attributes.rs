@@ -6,6 +6,11 @@
 use crate::driver::Data;
 use crate::driver::Driven;
 use crate::linux::attributes;
+use crate::status::GROUP;
+use crate::status::PLUGGED_SIZE;
+use crate::status::REASON;
+use crate::status::REQUESTED_SIZE;
+use crate::status::STATE;
 use core::fmt;
 use kernel::prelude::*;
 use virtio_mem_core::block_map::Standing;
@@ -14,18 +19,6 @@ use virtio_mem_core::vocabulary::Action;
 use virtio_mem_core::vocabulary::Answer;
 use virtio_mem_core::vocabulary::Mode;
 use virtio_mem_core::vocabulary::OnlineType;
-
-/// The name of the group.
-pub(crate) const GROUP: &CStr = c"virtio_mem";
-
-/// Those that can be polled.
-pub(crate) const STATE: &CStr = c"state";
-/// As [`STATE`].
-pub(crate) const REASON: &CStr = c"reason";
-/// As [`STATE`].
-pub(crate) const REQUESTED_SIZE: &CStr = c"requested_size";
-/// As [`STATE`].
-pub(crate) const PLUGGED_SIZE: &CStr = c"plugged_size";
 
 /// An attribute of a driven device.
 macro_rules! value {

@@ -9,10 +9,11 @@
 //! Each of the three locks here is a leaf, under which nothing is taken but the console's: they are
 //! never held together, nor together with the engine's, whose status is asked for before.
 
-use crate::attributes;
 use crate::device::Device;
 use crate::linux::attributes as sysfs;
 use crate::linux::trace;
+use crate::status;
+use crate::status::Status;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::atomic::AtomicFlag;
@@ -32,20 +33,6 @@ use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::vocabulary::Trouble;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
-
-/// How a device stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status {
-    pub(crate) state: State,
-    pub(crate) reason: Reason,
-    /// Bytes.
-    pub(crate) requested_size: u64,
-    /// Bytes.
-    pub(crate) plugged_size: u64,
-    /// `None`: when something happens.
-    pub(crate) next_attempt_ms: Option<u64>,
-    pub(crate) attempts: u32,
-}
 
 /// See the module's documentation.
 #[pin_data]
@@ -85,7 +72,7 @@ struct Told {
 impl Report {
     pub(crate) fn new(device: Arc<Device>) -> impl PinInit<Self> {
         let started = Instant::now();
-        let status = status(&device, 0);
+        let status = Status::of(&device, 0);
         pin_init!(Self {
             device,
             started,
@@ -105,7 +92,7 @@ impl Report {
 
     /// How the device stands.
     pub(crate) fn status(&self) -> Status {
-        let mut status = status(&self.device, self.now_ms());
+        let mut status = Status::of(&self.device, self.now_ms());
         if self.suspended.load(Relaxed) {
             status.state = State::Suspended;
         } else if self.stalled.load(Relaxed) {
@@ -142,18 +129,18 @@ impl Report {
         let status = self.refresh();
         let old = core::mem::replace(&mut *self.announced.lock(), status);
         let dev = self.device.dev();
-        let changed = |attribute| sysfs::notify(dev, attributes::GROUP, attribute);
+        let changed = |attribute| sysfs::notify(dev, status::GROUP, attribute);
         if old.state != status.state {
-            changed(attributes::STATE);
+            changed(status::STATE);
         }
         if old.reason != status.reason {
-            changed(attributes::REASON);
+            changed(status::REASON);
         }
         if old.requested_size != status.requested_size {
-            changed(attributes::REQUESTED_SIZE);
+            changed(status::REQUESTED_SIZE);
         }
         if old.plugged_size != status.plugged_size {
-            changed(attributes::PLUGGED_SIZE);
+            changed(status::PLUGGED_SIZE);
         }
         let what = |status: &Status| (status.state, status.reason, status.requested_size);
         if what(&old) != what(&status) {
@@ -388,19 +375,4 @@ impl Report {
         }
         trace::step(dev, step.name(), how, us);
     }
-}
-
-/// How a device stands, but for what its engine does not know.
-fn status(device: &Device, now_ms: u64) -> Status {
-    device.with_engine(|engine| {
-        let status = engine.status();
-        Status {
-            state: status.state,
-            reason: status.reason,
-            requested_size: engine.config().requested_size,
-            plugged_size: engine.plugged_size(),
-            next_attempt_ms: status.retry_at_ms.map(|at| at.saturating_sub(now_ms)),
-            attempts: status.attempts,
-        }
-    })
 }

@@ -30,4 +30,5 @@ mod module;
 mod parameters;
 mod queue;
 mod report;
+mod status;
 mod worker;
