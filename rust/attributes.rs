@@ -3,8 +3,8 @@
 //! The devices' attributes in sysfs. What each means is in
 //! `Documentation/ABI/testing/sysfs-driver-virtio_mem`.
 
-use crate::driver::Data;
-use crate::driver::Driven;
+use crate::instance::Driven;
+use crate::instance::Instance;
 use crate::linux::attributes;
 use crate::status::GROUP;
 use crate::status::PLUGGED_SIZE;
@@ -28,10 +28,11 @@ macro_rules! value {
     ($name:expr, $value:expr, $visible:expr) => {
         Attribute::readable(
             $name,
-            |data| driven(data).is_ok_and($visible),
-            |data, out| {
+            // In a crash kernel there is nothing to show.
+            |instance| instance.driven().is_ok_and($visible),
+            |instance, out| {
                 let value: fn(&Driven) -> _ = $value;
-                put(out, value(driven(data)?))
+                put(out, value(instance.driven()?))
             },
         )
     };
@@ -48,7 +49,7 @@ macro_rules! requests {
 
 attributes::attributes!(
     /// All attributes.
-    ATTRIBUTES: Data, GROUP, [
+    ATTRIBUTES: Instance, GROUP, [
         value!(STATE, |driven| driven.report().published().state),
         value!(REASON, |driven| driven.report().published().reason),
         value!(REQUESTED_SIZE, |driven| driven.report().published().requested_size),
@@ -120,18 +121,9 @@ attributes::attributes!(
         value!(c"unplugs_not_sent_total", |driven| driven
             .report()
             .with_statistics(|s| s.unplugs_not_sent())),
-        Attribute::writable(c"retry", |data| driven(data).is_ok(), retry),
+        Attribute::writable(c"retry", |instance| instance.driven().is_ok(), retry),
     ]
 );
-
-/// In a crash kernel there is nothing to show.
-fn driven(data: &Data) -> Result<&Driven> {
-    match data {
-        Data::Driven(driven) => Ok(driven),
-        #[cfg(CONFIG_PROC_VMCORE)]
-        Data::Dumped(_) => Err(ENODEV),
-    }
-}
 
 fn put(out: &mut dyn fmt::Write, value: impl fmt::Display) -> Result {
     writeln!(out, "{value}").map_err(|_| EOVERFLOW)
@@ -195,8 +187,8 @@ fn size(driven: &Driven, subs: u32) -> u64 {
 /// In a build for tests: makes the map wrong before it is tried again. Takes the address of a memory
 /// block that is to be forgotten, or `unplug-all`.
 #[cfg(vmem_test_hooks)]
-fn falsify(data: &Data, text: &[u8]) -> Result {
-    let device = driven(data)?.device();
+fn falsify(instance: &Instance, text: &[u8]) -> Result {
+    let device = instance.driven()?.device();
     let word = core::str::from_utf8(text).map_err(|_| EINVAL)?;
     if word == "unplug-all" {
         device.with_engine(|engine| engine.require_unplug_all());
@@ -208,14 +200,14 @@ fn falsify(data: &Data, text: &[u8]) -> Result {
     Ok(())
 }
 
-fn retry(data: &Data, text: &[u8]) -> Result {
+fn retry(instance: &Instance, text: &[u8]) -> Result {
     match text.trim_ascii() {
         b"1" => {}
         #[cfg(vmem_test_hooks)]
-        wrong => falsify(data, wrong)?,
+        wrong => falsify(instance, wrong)?,
         #[cfg(not(vmem_test_hooks))]
         _ => return Err(EINVAL),
     }
-    driven(data)?.worker().retry();
+    instance.driven()?.worker().retry();
     Ok(())
 }
