@@ -227,6 +227,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         None
     }
 
+    /// Begins a new pass with the next step that shrinks.
+    pub(super) fn begin_pass(&mut self) {
+        self.pass = Pass::new();
+    }
+
     /// How much more free memory than before makes a pass from the beginning worthwhile.
     fn plenty(&self) -> u64 {
         let geometry = self.map.geometry();
@@ -326,7 +331,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         // them. Only what has been achieved pays for going over them once more.
         let freed = self.pass.freed(env.free);
         if self.pass.fruitful && self.pass.in_parts() && freed >= self.plenty() {
-            self.pass = Pass::new();
+            self.begin_pass();
         }
         loop {
             let (class, how) = *PHASES.get(self.pass.phase)?;

@@ -2,7 +2,6 @@
 
 //! Operation nothing for a while, and why.
 
-use super::shrink::Pass;
 use super::Engine;
 use super::Environment;
 use super::Step;
@@ -54,7 +53,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if over {
             self.waiting = None;
             if watched && env.free >= waiting.freed.plenty {
-                self.pass = Pass::new();
+                self.begin_pass();
                 self.first_pass = true;
                 self.fruitless_passes = 0;
                 self.in_use.reset();
@@ -90,7 +89,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn stop_waiting_for(&mut self, reasons: &[Reason]) {
         let waits = |waiting: &mut Waiting| reasons.contains(&waiting.reason);
         if self.waiting.take_if(waits).is_some() {
-            self.pass = Pass::new();
+            self.begin_pass();
         }
     }
 
