@@ -43,17 +43,7 @@ use cli::Cli;
 use cli::Command;
 use command::status::StatusArgs;
 use files::Root;
-use std::io;
-use std::io::Write;
 use std::process::ExitCode;
-
-/// The name under which messages appear.
-const NAME: &str = env!("CARGO_PKG_NAME");
-
-/// Something could not be read or written.
-const EXIT_ERROR: u8 = 1;
-/// There is no such device. (2 is clap's, for a wrong command line.)
-const EXIT_NO_DEVICE: u8 = 3;
 
 /// The command line as defined, for what is made from it: man pages and completions.
 pub fn definition() -> clap::Command {
@@ -76,9 +66,4 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&root, &args),
         Command::Doctor(args) => doctor::doctor(&root, &args),
     }
-}
-
-/// Says something on standard error; where even that fails there is nobody to tell.
-fn complain(message: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{NAME}: {message}");
 }

@@ -9,12 +9,12 @@ mod page;
 
 use crate::cli::MetricsArgs;
 use crate::command::print;
-use crate::complain;
+use crate::complaints::complain;
 use crate::complaints::Complaints;
+use crate::complaints::EXIT_ERROR;
 use crate::error::Error;
 use crate::error::Result;
 use crate::files::Root;
-use crate::EXIT_ERROR;
 use page::Page;
 use sd_notify::NotifyState;
 use std::fs;

@@ -7,14 +7,14 @@ use super::json;
 use super::print;
 use super::Layout;
 use crate::collect;
-use crate::complain;
+use crate::complaints::complain;
+use crate::complaints::EXIT_ERROR;
+use crate::complaints::EXIT_NO_DEVICE;
 use crate::error::Result;
 use crate::files::Root;
 use crate::status::Status;
 use crate::table;
 use crate::table::Look;
-use crate::EXIT_ERROR;
-use crate::EXIT_NO_DEVICE;
 use clap::Args;
 use std::process::ExitCode;
 

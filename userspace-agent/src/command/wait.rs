@@ -4,7 +4,9 @@
 
 use super::absence;
 use crate::collect;
-use crate::complain;
+use crate::complaints::complain;
+use crate::complaints::EXIT_ERROR;
+use crate::complaints::EXIT_NO_DEVICE;
 use crate::error::Result;
 use crate::events;
 use crate::events::Events;
@@ -13,8 +15,6 @@ use crate::size::Size;
 use crate::status::Device;
 use crate::status::Source;
 use crate::table;
-use crate::EXIT_ERROR;
-use crate::EXIT_NO_DEVICE;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;

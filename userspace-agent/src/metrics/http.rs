@@ -5,7 +5,7 @@
 //! Clients are bounded in number, in the time they have and in what they may say, so that one that
 //! is slow, or wants to do harm, neither holds up the others nor makes the agent grow.
 
-use crate::complain;
+use crate::complaints::complain;
 use std::io;
 use std::io::ErrorKind;
 use std::io::Read;
