@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device says of itself: its config space, and the features that it and the driver agree on.
+//! What a device says of itself: its config space, and the features that it and the driver agree
+//! on.
 
 use crate::linux::hotplug;
 use crate::linux::virtio::Device;
@@ -14,8 +15,8 @@ const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
 pub(crate) const PERSISTENT_SUSPEND: u32 = Features::PERSISTENT_SUSPEND.bits().trailing_zeros();
 const UNPLUGGED_INACCESSIBLE: u32 = Features::UNPLUGGED_INACCESSIBLE.bits().trailing_zeros();
 
-/// The numbers of the feature bits that the driver understands. A kernel that does not read the proximity
-/// domains of ACPI's tables makes nothing of their numbers.
+/// The numbers of the feature bits that the driver understands. A kernel that does not read the
+/// proximity domains of ACPI's tables makes nothing of their numbers.
 pub(crate) const FEATURES: &[u32] = if cfg!(all(CONFIG_NUMA, CONFIG_ACPI_NUMA)) {
     &[ACPI_PXM, UNPLUGGED_INACCESSIBLE, PERSISTENT_SUSPEND]
 } else {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The events that a device's worker waits for, and those that interrupt its attempts to take memory
-//! from Linux.
+//! The events that a device's worker waits for, and those that interrupt its attempts to take
+//! memory from Linux.
 
 use crate::linux::event_flags::EventFlags;
 use crate::linux::interruptible::Interruptible;
@@ -51,14 +51,15 @@ impl Events {
         })
     }
 
-    /// Sets `flags`, wakes the worker, and interrupts its attempt where one of them is to interrupt it.
-    /// Any context, also hard interrupts.
+    /// Sets `flags`, wakes the worker, and interrupts its attempt where one of them is to interrupt
+    /// it. Any context, also hard interrupts.
     pub(crate) fn set(&self, flags: u32) {
         self.flags.set(flags);
         self.interrupt_for(flags);
     }
 
-    /// Interrupts the attempt under way where one of `flags`, which have been set, is to interrupt it.
+    /// Interrupts the attempt under way where one of `flags`, which have been set, is to interrupt
+    /// it.
     fn interrupt_for(&self, flags: u32) {
         if self.interrupting.load(Acquire) & flags != 0 {
             self.attempts.interrupt();
@@ -97,8 +98,8 @@ impl Events {
         self.attempts.attach_current();
     }
 
-    /// Runs `attempt` on the attached thread, and interrupts it after `deadline_ms`, and as soon as one of
-    /// the flags of `interrupting` is set. May sleep.
+    /// Runs `attempt` on the attached thread, and interrupts it after `deadline_ms`, and as soon as
+    /// one of the flags of `interrupting` is set. May sleep.
     pub(crate) fn attempt<R>(
         &self,
         deadline_ms: u64,

@@ -35,8 +35,9 @@ pub(crate) struct Parts {
     pub(crate) hooks: Hooks,
 }
 
-/// What Linux asks the driver by, and reports to it, as long as the thread may have something to do with
-/// it. In the order in which it goes away, also where the device could not be bound in the end.
+/// What Linux asks the driver by, and reports to it, as long as the thread may have something to do
+/// with it. In the order in which it goes away, also where the device could not be bound in the
+/// end.
 pub(crate) struct Hooks {
     _filter: online_page::Registration,
     _hibernation: Pin<KBox<NoHibernation<Arc<Device>>>>,
@@ -122,8 +123,8 @@ impl Instance {
         }
     }
 
-    /// Readies the device for a suspend; in a crash kernel, which writes its dump and ends, `EPERM`.
-    /// Errors are those of [`Worker::suspend`]. May sleep.
+    /// Readies the device for a suspend; in a crash kernel, which writes its dump and ends,
+    /// `EPERM`. Errors are those of [`Worker::suspend`]. May sleep.
     pub(crate) fn freeze(&self, vdev: &virtio::Device<Core<'_>>) -> Result {
         let persistent = vdev.has_feature(config::PERSISTENT_SUSPEND);
         self.resting()?.suspend(persistent || !suspending_to_ram())

@@ -47,8 +47,8 @@ const RELEASE_MS: i64 = 1_000;
 /// How long binding waits for memory blocks that move, in milliseconds.
 const ADOPT_PATIENCE_MS: i64 = 20_000;
 
-/// Sees to it, where a device could not be bound in the end, that nothing of it moves any more. The thread
-/// does that itself.
+/// Sees to it, where a device could not be bound in the end, that nothing of it moves any more. The
+/// thread does that itself.
 struct End(Option<Arc<Device>>);
 
 impl Drop for End {
@@ -167,11 +167,11 @@ pub(crate) fn bind(vdev: &virtio::Device<Core<'_>>) -> Result<Instance> {
     Ok(Instance::Driven(driven))
 }
 
-/// Waits until what an earlier life of the driver has left to itself is over. `EBUSY`: it is not, for now.
-/// May sleep.
+/// Waits until what an earlier life of the driver has left to itself is over. `EBUSY`: it is not,
+/// for now. May sleep.
 ///
-/// As long as there is a filter for the region, its thread may be in a call. When there is none any more,
-/// the thread is about to let go of the region, unless it is that of another device.
+/// As long as there is a filter for the region, its thread may be in a call. When there is none any
+/// more, the thread is about to let go of the region, unless it is that of another device.
 fn wait_for_earlier(dev: &device::Device<Core<'_>>, range: &Range<u64>) -> Result {
     let begun = Instant::<Monotonic>::now();
     loop {

@@ -13,6 +13,6 @@ pub(crate) type Queue = RequestQueue<REQUEST_LEN, RESPONSE_LEN>;
 /// The queue's name.
 pub(crate) const NAME: &CStr = c"guest-request";
 
-/// After how long a request counts as not answered, in milliseconds. The worker reports that and goes on
-/// waiting; a dump is written without the memory that was asked about.
+/// After how long a request counts as not answered, in milliseconds. The worker reports that and
+/// goes on waiting; a dump is written without the memory that was asked about.
 pub(crate) const NO_ANSWER_MS: u64 = 5_000;

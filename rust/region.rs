@@ -12,8 +12,8 @@ use virtio_mem_core::geometry::Geometry;
 use virtio_mem_core::geometry::LinuxLimits;
 use virtio_mem_core::wire::Config;
 
-/// Reserves the device's region, cut up as is `wanted`, or takes it over from an earlier driver that has
-/// left memory in it; then the last result is true. May sleep.
+/// Reserves the device's region, cut up as is `wanted`, or takes it over from an earlier driver
+/// that has left memory in it; then the last result is true. May sleep.
 pub(crate) fn reserve(
     dev: &Device<Core<'_>>,
     config: &Config,

@@ -2,8 +2,8 @@
 
 //! Attributes of bound devices in sysfs: a named group with one value per file.
 //!
-//! They are the same on every bus: a driver has them for the type of the data that it keeps for a bound
-//! device. When the groups come and go is in [`super::groups`].
+//! They are the same on every bus: a driver has them for the type of the data that it keeps for a
+//! bound device. When the groups come and go is in [`super::groups`].
 //!
 //! C header: [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
 
@@ -104,8 +104,8 @@ impl<D> Attribute<D> {
         let buf =
             unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), kernel::page::PAGE_SIZE) };
         let mut text = Text { buf, len: 0 };
-        // SAFETY: By the invariant of `Groups`. The driver core removes the group before it unbinds the
-        // device, and waits for this call then.
+        // SAFETY: By the invariant of `Groups` the driver's data of the device is a `D`. The driver
+        // core removes the group before it unbinds the device, and waits for this call then.
         let data = unsafe { Self::data(dev) };
         match attribute.show.map(|show| show(data, &mut text)) {
             Some(Ok(())) => isize::try_from(text.len).unwrap_or(0),
@@ -127,8 +127,8 @@ impl<D> Attribute<D> {
         // which `kernfs_fop_write_iter()` has copied `count` bytes, and which nobody changes until
         // this returns.
         let bytes = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), count) };
-        // SAFETY: By the invariant of `Groups`. The driver core removes the group before it unbinds the
-        // device, and waits for this call then.
+        // SAFETY: By the invariant of `Groups` the driver's data of the device is a `D`. The driver
+        // core removes the group before it unbinds the device, and waits for this call then.
         let data = unsafe { Self::data(dev) };
         match attribute.store.map(|store| store(data, bytes)) {
             Some(Ok(())) => from_result(|| Ok(isize::try_from(count)?)),
@@ -142,13 +142,14 @@ impl<D> Attribute<D> {
         attr: *mut raw::attribute,
         index: c_int,
     ) -> raw::umode_t {
-        // SAFETY: By the type invariant: `attr` is the first field of a `device_attribute`, which is the
-        // first field of an attribute of this type, all of which are static.
+        // SAFETY: By the type invariant: `attr` is the first field of a `device_attribute`, which
+        // is the first field of an attribute of this type, all of which are static.
         let attribute = unsafe { &*attr.cast_const().cast::<Self>() };
         // SAFETY: The groups of a device are created for the kobject in it.
         let dev = unsafe { kernel::container_of!(kobj, raw::device, kobj) };
-        // SAFETY: By the invariant of `Groups`. The driver core creates the group once the device is bound,
-        // and does not unbind it meanwhile: it holds the device's lock.
+        // SAFETY: By the invariant of `Groups` the driver's data of the device is a `D`. The driver
+        // core creates the group once the device is bound, and does not unbind it meanwhile: it
+        // holds the device's lock.
         let data = unsafe { Self::data(dev) };
         if (attribute.visible)(data) {
             attribute.raw.attr.mode
@@ -234,15 +235,15 @@ impl<D> Group<D> {
         // Any thread may read or write an attribute.
         D: Sync,
     {
-        // SAFETY: All attributes in the list are `Attribute<D>`s, whose callbacks need no more of a device
-        // than that it is bound, and that its driver's data is a `D`, which threads may share. Nothing
-        // changes a static group.
+        // SAFETY: All attributes in the list are `Attribute<D>`s, whose callbacks need no more of a
+        // device than that it is bound, and that its driver's data is a `D`, which threads may
+        // share. Nothing changes a static group.
         unsafe { Groups::new(&self.0) }
     }
 }
 
-/// Defines the attributes of devices for each of which the driver keeps a value of type `$data`: a static
-/// [`Groups`].
+/// Defines the attributes of devices for each of which the driver keeps a value of type `$data`: a
+/// static [`Groups`].
 macro_rules! attributes {
     (
         $(#[$meta:meta])*
@@ -287,8 +288,8 @@ pub(crate) fn announce<const COUNT: usize>(dev: &device::Device, variables: [&CS
         variables: variables.map(CStr::as_char_ptr),
         end: core::ptr::null(),
     };
-    // SAFETY: The kobject of a valid device, which was registered before a driver was bound to it; the
-    // list ends with a null pointer, and its strings are valid and only read.
+    // SAFETY: The kobject of a valid device, which was registered before a driver was bound to it;
+    // the list ends with a null pointer, and its strings are valid and only read.
     let error = unsafe {
         raw::kobject_uevent_env(
             kobject(dev),

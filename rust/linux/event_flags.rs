@@ -36,7 +36,8 @@ impl EventFlags {
         })
     }
 
-    /// Sets `flags`, with a full memory barrier, and wakes the thread. Any context, also hard interrupts.
+    /// Sets `flags`, with a full memory barrier, and wakes the thread. Any context, also hard
+    /// interrupts.
     pub(crate) fn set(&self, flags: u32) {
         let mut old = self.flags.load(Relaxed);
         while let Err(now) = self.flags.cmpxchg(old, old | flags, Full) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attribute groups, on their way from who makes them to the bus with which the driver is registered.
+//! Attribute groups, on their way from who makes them to the bus with which the driver is
+//! registered.
 //!
 //! The driver core creates a driver's groups once it has bound a device, and removes them before it
 //! unbinds it, when it waits for those who read or write (`struct device_driver`, `dev_groups`).
@@ -14,8 +15,8 @@ use core::marker::PhantomData;
 ///
 /// # Invariants
 ///
-/// `group` is static and never changes, and its callbacks may be called for each device that is bound
-/// and whose driver's data is a `D`.
+/// `group` is static and never changes, and its callbacks may be called for each device that is
+/// bound and whose driver's data is a `D`.
 #[repr(C)]
 pub(crate) struct Groups<D> {
     group: *const raw::attribute_group,
@@ -24,8 +25,8 @@ pub(crate) struct Groups<D> {
 }
 
 // SAFETY: Made by a `const` function and never changed: `really_probe()` hands it to
-// `device_add_groups()`, which takes `const struct attribute_group *const *`. By the type invariant it
-// points to a static group that never changes.
+// `device_add_groups()`, which takes `const struct attribute_group *const *`. By the type invariant
+// it points to a static group that never changes.
 unsafe impl<D> Sync for Groups<D> {}
 
 impl<D> Groups<D> {

@@ -257,9 +257,10 @@ impl Region {
     /// Removes whole memory blocks of this region from Linux, which has all of them. All or nothing.
     ///
     /// Where `online`, those that are online are taken offline first. That goes on for as long as
-    /// memory can be migrated, so call it in [`super::interruptible::Interruptible::attempt`]; then `EINTR`
-    /// is its end. Where not, `EBUSY` says that one was brought online meanwhile: it is not to go offline
-    /// again. `ENOENT`: Linux does not have all of it. Locks as for [`Region::add`]. May sleep.
+    /// memory can be migrated, so call it in [`super::interruptible::Interruptible::attempt`]; then
+    /// `EINTR` is its end. Where not, `EBUSY` says that one was brought online meanwhile: it is not
+    /// to go offline again. `ENOENT`: Linux does not have all of it. Locks as for [`Region::add`].
+    /// May sleep.
     pub(crate) fn remove(&self, start: u64, size: u64, online: bool) -> Result {
         // SAFETY: No preconditions.
         let block = unsafe { raw::memory_block_size_bytes() } as u64;

@@ -2,9 +2,9 @@
 
 //! Attempts of one thread that can be interrupted.
 //!
-//! An *attempt* is a call that may last without an end, as `offline_pages()` does while pages cannot be
-//! migrated. A deadline, or another thread, ends it by a signal, which is the only thing that
-//! `offline_pages()` gives up for.
+//! An *attempt* is a call that may last without an end, as `offline_pages()` does while pages
+//! cannot be migrated. A deadline, or another thread, ends it by a signal, which is the only thing
+//! that `offline_pages()` gives up for.
 
 use super::raw;
 use core::ptr;
@@ -61,8 +61,8 @@ impl Interruptible {
 
     /// Interrupts the attempt under way. Any context, also hard interrupts.
     ///
-    /// A signal that comes when the attempt has just ended does no harm: it is discarded before the next
-    /// attempt, and ends no sleep of the thread.
+    /// A signal that comes when the attempt has just ended does no harm: it is discarded before the
+    /// next attempt, and ends no sleep of the thread.
     pub(crate) fn interrupt(&self) {
         let task = self.task.load(Acquire);
         if !task.is_null() {
@@ -73,16 +73,17 @@ impl Interruptible {
     }
 
     extern "C" fn deadline_passed(timer: *mut raw::timer_list) {
-        // SAFETY: The timer is only ever set up by `new`, inside an `Interruptible`, and `attempt` does not
-        // return while it may run. `Opaque` is transparent.
+        // SAFETY: The timer is only ever set up by `new`, inside an `Interruptible`, and `attempt`
+        // does not return while it may run. `Opaque` is transparent.
         let this = unsafe {
             &*kernel::container_of!(timer.cast::<Opaque<raw::timer_list>>(), Self, deadline)
         };
         this.interrupt();
     }
 
-    /// Runs `attempt` on the attached thread. A signal interrupts it after `deadline_ms`, and whenever
-    /// [`Interruptible::interrupt`] is called meanwhile, also by `attempt` itself. May sleep.
+    /// Runs `attempt` on the attached thread. A signal interrupts it after `deadline_ms`, and
+    /// whenever [`Interruptible::interrupt`] is called meanwhile, also by `attempt` itself. May
+    /// sleep.
     pub(crate) fn attempt<R>(&self, deadline_ms: u64, attempt: impl FnOnce() -> R) -> R {
         self.discard_signals();
         // SAFETY: The timer was set up in `new`.

@@ -41,8 +41,8 @@ pub(crate) trait Driver {
         dev: &'bound Device<device::Core<'_>>,
     ) -> impl PinInit<Self::Data, Error> + 'bound;
 
-    /// Unbinds from `dev`. The device still works, but changes of its config space are not passed on
-    /// to its [`Interrupts`] any more. May sleep.
+    /// Unbinds from `dev`. The device still works, but changes of its config space are not passed
+    /// on to its [`Interrupts`] any more. May sleep.
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data>);
 
     /// The machine is to be suspended: the driver has to leave the device without virtqueues. User
@@ -65,7 +65,8 @@ pub(crate) trait Driver {
 
 /// Receives the interrupts of a device.
 pub(crate) trait Interrupts: Send + Sync + 'static {
-    /// The config space has changed. Called in any context, also hard interrupts, under a spin lock.
+    /// The config space has changed. Called in any context, also hard interrupts, under a spin
+    /// lock.
     fn config_changed(&self);
 
     /// The device has used a buffer of a virtqueue. Called in any context, also hard interrupts.
@@ -292,8 +293,8 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
     /// Sets who receives the device's interrupts. May sleep.
     pub(crate) fn set_interrupts(&self, interrupts: Arc<dyn Interrupts>) -> Result {
         let receiver = Receiver::into_raw(KBox::new(interrupts, GFP_KERNEL)?);
-        // SAFETY: Valid device, whose `priv` is for its driver. (A receiver that was set before would
-        // never be freed, and so stays valid.)
+        // SAFETY: Valid device, whose `priv` is for its driver. (A receiver that was set before
+        // would never be freed, and so stays valid.)
         unsafe { raw::vmem_swap_priv(self.as_raw(), receiver.cast()) };
         Ok(())
     }
@@ -314,14 +315,16 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         receiver.map(|interrupts| &**interrupts)
     }
 
-    /// Gives up who receives the interrupts of a device that has no virtqueue. After a reset that has come
-    /// in between the virtio core may go on to report changes of the config space, which are of no use then.
+    /// Gives up who receives the interrupts of a device that has no virtqueue. After a reset that
+    /// has come in between the virtio core may go on to report changes of the config space, which
+    /// are of no use then.
     fn forget_interrupts(&self) {
         // SAFETY: Valid device.
         let receiver = unsafe { raw::vmem_swap_priv(self.as_raw(), core::ptr::null_mut()) };
         if !receiver.is_null() {
-            // SAFETY: By the type invariant. Nothing uses it any more: not the callback for changes of
-            // the config space, by the lock, nor that of a queue, as there is none.
+            // SAFETY: By the type invariant `receiver` came out of `into_raw`. Nothing uses it any
+            // more: not the callback for changes of the config space, by the lock, nor that of a
+            // queue, as there is none.
             drop(unsafe { Receiver::from_raw(receiver.cast()) });
         }
     }

@@ -58,8 +58,8 @@ unsafe impl<const A: usize, const B: usize> Send for RequestQueue<A, B> {}
 unsafe impl<const A: usize, const B: usize> Sync for RequestQueue<A, B> {}
 
 impl<const REQUEST: usize, const RESPONSE: usize> RequestQueue<REQUEST, RESPONSE> {
-    /// Sets the device's only queue up. The device's [`Interrupts`](super::virtio::Interrupts) receive that
-    /// an answer has arrived. May sleep.
+    /// Sets the device's only queue up. The device's [`Interrupts`](super::virtio::Interrupts)
+    /// receive that an answer has arrived. May sleep.
     ///
     /// To be called before the device is used for anything else: one whose queue another driver has
     /// left enabled is reset (the kernel's own driver does, when it refuses memory that was left

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is wrong: said on standard error, by what goes on and on only when it begins, and by the exit status.
+//! What is wrong: said on standard error, by what goes on and on only when it begins, and by the
+//! exit status.
 
 use std::fmt::Display;
 use std::io;
