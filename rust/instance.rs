@@ -46,6 +46,7 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
+    /// Keeps what was registered for `device`.
     pub(crate) fn new(
         device: Arc<Device>,
         filter: online_page::Registration,
