@@ -262,8 +262,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// How long until an audit goes on, in milliseconds.
+    /// How long until an audit goes on, in milliseconds. `None` also while Linux has to be looked at
+    /// first.
     pub(super) fn until_audit(&self, env: &Environment) -> Option<u64> {
+        if self.resync_at_ms.is_some() {
+            return None;
+        }
         let at = self.audit?.not_before_ms;
         Some(at.saturating_sub(env.now_ms).max(1))
     }

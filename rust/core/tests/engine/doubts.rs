@@ -392,3 +392,20 @@ fn a_lost_block_beyond_the_usable_region_is_not_believed_to_be_plugged() {
     calm_down(&mut sim);
     assert_eq!(wrong(&sim), None);
 }
+
+#[test]
+fn failed_resynchronisation_waits_for_its_next_attempt_only() {
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Movable);
+    resize(&mut sim, 4 * BLOCK);
+    sim.hide(2, true);
+    sim.engine.require_unplug_all();
+    sim.run(200);
+    assert_eq!(sim.engine.status().reason, Reason::MapMismatch);
+    let (started, mut turns) = (sim.now_ms, 0);
+    while sim.now_ms - started < 60_000 {
+        sim.begin();
+        sim.finish();
+        turns += 1;
+    }
+    assert!(turns < 30, "{turns} turns in a minute");
+}
