@@ -23,6 +23,7 @@ use crate::block_map::BlockMap;
 use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::geometry::Geometry;
+use crate::portion::Batch;
 use crate::portion::Portion;
 use crate::vocabulary::Reason;
 use crate::vocabulary::State;
@@ -140,21 +141,15 @@ pub struct Engine<W> {
     flush: bool,
     /// When the first of it was removed.
     loose_since_ms: Option<u64>,
-    batch: u32,
+    batch: Batch,
     /// What is asked of a busy host at once.
     portion: Portion,
-    max_batch: u32,
     max_offline: u32,
     host: Backoff,
     linux: Backoff,
     in_use: Backoff,
     audits: Backoff,
 }
-
-/// Blocks that are plugged or unplugged with one request, in bytes. More would mean that the host
-/// sees memory arrive or leave in larger lumps than it needs to; less, that an exit to the host
-/// comes with every block.
-const BATCH: u64 = 2 << 30;
 
 /// Memory that may be added but offline: memory for its metadata is already gone, so without a
 /// limit a guest that nobody onlines memory in would die of it.
@@ -164,7 +159,6 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// An engine for a device in the state that `config` (checked) describes. `words` must have
     /// the length that [`BlockMap::words_needed`] tells.
     pub fn new(geometry: Geometry, words: W, config: Config, onlining: Onlining) -> Self {
-        let max_batch = geometry.blocks_in(BATCH).max(1);
         let mut engine = Self {
             map: BlockMap::new(geometry, words),
             onlining,
@@ -189,9 +183,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             most_free: 0,
             flush: false,
             loose_since_ms: None,
-            batch: max_batch,
+            batch: Batch::new(&geometry),
             portion: Portion::ALL,
-            max_batch,
             max_offline: geometry
                 .memory_blocks_in(MAX_OFFLINE)
                 .max(geometry.memory_blocks_per_block().saturating_mul(2)),

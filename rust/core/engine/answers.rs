@@ -143,7 +143,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         match response {
             Response::Ack => {
                 self.map.set_plugged(subs.clone(), true);
-                self.batch = self.batch.saturating_mul(2).min(self.max_batch);
+                self.batch.granted();
                 self.portion.granted(len);
                 self.progress();
                 if self.block_online(&subs) {
@@ -182,7 +182,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Response::Ack => {
                 self.map.set_plugged(subs.clone(), false);
                 self.hold(&subs, false);
-                self.batch = self.batch.saturating_mul(2).min(self.max_batch);
+                self.batch.granted();
                 self.progress();
             }
             Response::Busy => {
@@ -200,12 +200,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// A refused request for several blocks is tried again at once for fewer: some devices refuse
-    /// ranges that cross a boundary of theirs.
+    /// A refused request for several blocks is tried again at once for fewer.
     fn smaller_batch(&mut self, reason: Reason, env: &Environment) {
-        if self.batch > 1 {
-            self.batch = 1;
-        } else {
+        if !self.batch.refused() {
             self.wait(reason, env);
         }
     }

@@ -123,6 +123,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let most = geometry.max_subs_per_request().min(missing);
         let most = most.min(self.portion.most()).min(
             self.batch
+                .blocks()
                 .min(room)
                 .saturating_mul(geometry.subs_per_block()),
         );
@@ -158,10 +159,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .into_iter()
             .flatten()
             .find(|block| unused.contains(*block) && geometry.subs_of(*block).end <= usable)?;
-        if self.onlining != Onlining::Movable || top.saturating_sub(first) < self.batch {
+        if self.onlining != Onlining::Movable || top.saturating_sub(first) < self.batch.blocks() {
             return None;
         }
-        let blocks = self.batch.min(self.portion.most() / per_block);
+        let blocks = self.batch.blocks().min(self.portion.most() / per_block);
         if blocks == 0 {
             return None;
         }

@@ -203,6 +203,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let more = excess.saturating_sub(plugged_not_added);
         let lump = self
             .batch
+            .blocks()
             .saturating_mul(self.map.geometry().subs_per_block());
         let waits = self
             .loose_since_ms
@@ -297,13 +298,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = *self.map.geometry();
         let plugged_not_added = self.map.class(Class::PluggedNotAdded);
         let most = most
-            .min(self.batch.saturating_mul(geometry.subs_per_block()))
+            .min(
+                self.batch
+                    .blocks()
+                    .saturating_mul(geometry.subs_per_block()),
+            )
             .min(geometry.max_subs_per_request());
         let mut block = plugged_not_added.last()?;
         let mut run = self.map.plugged_run_below(block, u32::MAX, most)?;
         // One at a time also means: not the end of one with the beginning of the next. Some devices
         // refuse requests that cross a boundary of theirs.
-        while self.batch > 1 && run.start == geometry.subs_of(block).start {
+        while self.batch.blocks() > 1 && run.start == geometry.subs_of(block).start {
             let room = most.saturating_sub(run.end.saturating_sub(run.start));
             let Some(previous) = block
                 .checked_sub(1)
