@@ -18,7 +18,6 @@
 //!   candidate for anything else.
 //! - No more is plugged than was requested when the request was sent.
 
-use crate::backoff::Backoff;
 use crate::block_map::BlockMap;
 use crate::block_map::Class;
 use crate::block_map::Flags;
@@ -39,9 +38,9 @@ mod audit;
 mod falsify;
 mod grow;
 pub mod notify;
+mod retry;
 mod shrink;
 mod step;
-mod waiting;
 
 pub use step::Environment;
 pub use step::Failure;
@@ -53,8 +52,9 @@ pub use step::WATCH_MS;
 
 use audit::Audit;
 use audit::Reread;
+use retry::Retry;
+use retry::Wait;
 use shrink::Pass;
-use waiting::Waiting;
 
 /// What the step under way is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,14 +116,11 @@ pub struct Engine<W> {
     unplug_all: bool,
     operation: Operation,
     next: Option<Operation>,
-    waiting: Option<Waiting>,
+    retry: Retry,
     /// The device is being asked which blocks it has.
     audit: Option<Audit>,
     /// Until that is done, it is not known what was plugged in an earlier life of the driver.
     taking_over: bool,
-    /// The map is wrong about Linux, which is to be looked at from this moment on, before anything
-    /// else is done.
-    resync_at_ms: Option<u64>,
     /// By how much the device's plugged size differs from its blocks, when last it was asked.
     plugged_size_skew: u64,
     /// The same, if that is confirmed when it is asked once more.
@@ -131,12 +128,6 @@ pub struct Engine<W> {
     pass: Pass,
     /// No pass has come to its end since the request changed, or much memory was freed.
     first_pass: bool,
-    /// Passes in a row that have achieved nothing.
-    fruitless_passes: u32,
-    /// How often it has had to wait since the request changed.
-    attempts: u32,
-    /// Most free memory with which one of them was begun.
-    most_free: u64,
     /// What has been removed from Linux is to be unplugged before anything else.
     flush: bool,
     /// When the first of it was removed.
@@ -145,10 +136,6 @@ pub struct Engine<W> {
     /// What is asked of a busy host at once.
     portion: Portion,
     max_offline: u32,
-    host: Backoff,
-    linux: Backoff,
-    in_use: Backoff,
-    audits: Backoff,
 }
 
 /// Memory that may be added but offline: memory for its metadata is already gone, so without a
@@ -170,17 +157,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             unplug_all: config.plugged_size != 0,
             operation: Operation::Nothing,
             next: None,
-            waiting: None,
+            retry: Retry::new(),
             audit: None,
             taking_over: false,
-            resync_at_ms: None,
             plugged_size_skew: 0,
             suspected: 0,
             pass: Pass::new(),
             first_pass: true,
-            fruitless_passes: 0,
-            attempts: 0,
-            most_free: 0,
             flush: false,
             loose_since_ms: None,
             batch: Batch::new(&geometry),
@@ -188,10 +171,6 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             max_offline: geometry
                 .memory_blocks_in(MAX_OFFLINE)
                 .max(geometry.memory_blocks_per_block().saturating_mul(2)),
-            host: Backoff::HOST,
-            linux: Backoff::LINUX,
-            in_use: Backoff::MEMORY_IN_USE,
-            audits: Backoff::AUDIT,
         };
         if !engine.unplug_all {
             // Some devices count wrong: that nothing is plugged has to be seen.
@@ -233,22 +212,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Whatever is waited for, it is tried again at once.
     pub fn retry(&mut self) {
-        self.waiting = None;
-        self.portion = Portion::ALL;
         self.start_over();
-        self.clear_refused();
-        self.linux.reset();
-        self.audits.reset();
-        if let Some(audit) = &mut self.audit {
-            audit.go_on();
-        }
     }
 
-    /// Shrinking starts over, as if nothing had been tried.
+    /// Everything is tried at once, as if nothing had been tried yet.
     fn start_over(&mut self) {
+        self.retry.start_over();
+        self.portion = Portion::ALL;
         self.pass = Pass::new();
         self.first_pass = true;
-        self.progress();
+        self.pass.progress();
+        self.clear_refused();
     }
 
     /// What is going on.
@@ -257,15 +231,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let met = !self.unplug_all && plugged == target && !self.has_unused();
         // Where the request is met, all that is left to do is to remove blocks that hold nothing.
         let waiting = self
-            .waiting
-            .filter(|waiting| !(met && waiting.reason == Reason::MemoryInUse));
+            .retry
+            .waiting()
+            .filter(|waiting| !(met && waiting.reason() == Reason::MemoryInUse));
         // Only the host can tell what is plugged, and what it says has yet to come true.
         let audit = self.audit.filter(|_| met || self.taking_over);
         // Being asked for the first time, it has said nothing wrong yet.
-        let asking = self.taking_over && !audit.is_some_and(|audit| audit.in_vain());
+        let paused = self.retry.audit_at_ms();
+        let asking =
+            self.taking_over && !audit.is_some_and(|audit| audit.in_vain() || paused.is_some());
         let in_doubt = audit.is_some() || (met && self.reread_for == Reread::Known);
         let (state, reason) = match waiting {
-            Some(waiting) => (State::Waiting, waiting.reason),
+            Some(waiting) => (State::Waiting, waiting.reason()),
             None if asking && plugged <= target => (State::Plugging, Reason::None),
             None if asking => (State::Unplugging, Reason::None),
             None if in_doubt => (State::Waiting, Reason::HostError),
@@ -273,12 +250,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             None if !met => (State::Plugging, Reason::None),
             None => (State::Settled, Reason::None),
         };
-        let audit = audit.filter(|_| !asking).map(|audit| audit.goes_on_ms());
+        let audit = audit.filter(|_| !asking).map(|_| paused.unwrap_or(0));
         Status {
             state,
             reason,
-            retry_at_ms: waiting.map_or(audit, |waiting| waiting.until_ms),
-            attempts: self.attempts,
+            retry_at_ms: waiting.map_or(audit, |waiting| waiting.until_ms()),
+            attempts: self.retry.attempts(),
         }
     }
 
@@ -306,27 +283,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// `look` is asked how much of an online memory block is in use, in bytes: about, and what is
     /// unplugged of it counts as used. Such a block stays online meanwhile.
     pub fn step(&mut self, env: &Environment, look: Look<'_>) -> Step {
-        match self.decide(env, look) {
-            Step::Wait { ms, free } => Step::Wait {
-                ms: [ms, self.until_audit(env)].into_iter().flatten().min(),
-                free,
-            },
-            step => step,
-        }
-    }
-
-    fn decide(&mut self, env: &Environment, look: Look<'_>) -> Step {
         if let Some(operation) = self.next.take() {
             return self.start(operation);
         }
         if self.reread {
             return self.start(Operation::ReadConfig);
         }
-        if let Some(at_ms) = self.resync_at_ms {
-            return match at_ms.saturating_sub(env.now_ms) {
-                0 => self.start(Operation::Resync),
-                ms => Step::wait(Some(ms)),
-            };
+        if self.retry.resync_due(env.now_ms) {
+            return self.start(Operation::Resync);
+        }
+        if self.retry.resync_required() {
+            return self.rest(env);
         }
         if let Some(operation) = self.go_on_with_audit(env) {
             return self.start(operation);
@@ -336,7 +303,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return self.start(Operation::ReadConfig);
         }
         if self.taking_over {
-            return Step::wait(None);
+            return self.rest(env);
         }
         if let Some(step) = self.keep_waiting(env) {
             return step;
@@ -347,7 +314,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.shrink(env, look)
         } else {
             self.grow(env).or_else(|| {
-                if self.waiting.is_some() {
+                if self.retry.is_waiting() {
                     return None;
                 }
                 self.clean_up(env)
@@ -355,20 +322,61 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         };
         let Some(operation) = operation else {
             // What it waits for may have come while the last steps were under way.
-            let over = self.waiting.is_some().then_some(1);
-            return self.keep_waiting(env).unwrap_or(Step::wait(over));
+            let over = self.retry.is_waiting();
+            return match self.keep_waiting(env) {
+                Some(step) => step,
+                None if over => Step::wait(Some(1)),
+                None => self.rest(env),
+            };
         };
         self.start(operation)
     }
 
-    /// Something was achieved: the next failure is a first one again. (Not that of Linux: that it
-    /// cannot take memory is found out anew each time memory has been plugged.)
+    /// Goes on with the wait, if there is one; what is done meanwhile is to give back what is of no use.
+    fn keep_waiting(&mut self, env: &Environment) -> Option<Step> {
+        match self.retry.poll(env)? {
+            Wait::GoesOn => {}
+            Wait::Over => {
+                self.pass.resume();
+                return None;
+            }
+            Wait::MuchFreed => {
+                self.pass = Pass::new();
+                self.first_pass = true;
+                return None;
+            }
+        }
+        if self.retry.releases_unusable() {
+            let operation = self
+                .refused_and_offline()
+                .or_else(|| self.unplug_loose(u32::MAX));
+            if let Some(operation) = operation {
+                return Some(self.start(operation));
+            }
+        }
+        Some(self.rest(env))
+    }
+
+    /// Does nothing until the next deadline, or until something happens.
+    fn rest(&self, env: &Environment) -> Step {
+        let deadline = self.retry.next_deadline(env.now_ms, !self.taking_over);
+        Step::Wait {
+            ms: deadline.map(|at| at.saturating_sub(env.now_ms).max(1)),
+            free: self.retry.enough_free(env.now_ms),
+        }
+    }
+
+    /// Something was achieved.
     fn progress(&mut self) {
-        self.host.reset();
-        self.in_use.reset();
-        self.fruitless_passes = 0;
-        self.most_free = 0;
+        self.retry.progress();
         self.pass.progress();
+    }
+
+    /// A wait for one of `reasons` is over: what has led to it is no longer so.
+    fn stop_waiting_for(&mut self, reasons: &[Reason]) {
+        if self.retry.stop_waiting_for(reasons) {
+            self.pass = Pass::new();
+        }
     }
 
     /// Notes what is being done, marks the blocks that it works on, and says it as a step.
@@ -466,26 +474,18 @@ impl<W> fmt::Debug for Engine<W> {
             .field("unplug_all", &self.unplug_all)
             .field("operation", &self.operation)
             .field("next", &self.next)
-            .field("waiting", &self.waiting)
+            .field("retry", &self.retry)
             .field("audit", &self.audit)
             .field("taking_over", &self.taking_over)
-            .field("resync_at_ms", &self.resync_at_ms)
             .field("plugged_size_skew", &self.plugged_size_skew)
             .field("suspected", &self.suspected)
             .field("pass", &self.pass)
             .field("first_pass", &self.first_pass)
-            .field("fruitless_passes", &self.fruitless_passes)
-            .field("attempts", &self.attempts)
-            .field("most_free", &self.most_free)
             .field("flush", &self.flush)
             .field("loose_since_ms", &self.loose_since_ms)
             .field("batch", &self.batch)
             .field("portion", &self.portion)
             .field("max_offline", &self.max_offline)
-            .field("host", &self.host)
-            .field("linux", &self.linux)
-            .field("in_use", &self.in_use)
-            .field("audits", &self.audits)
             .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,6 @@ use super::Operation;
 use super::Outcome;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
-use crate::portion::Portion;
 use crate::vocabulary::Reason;
 use crate::wire::Config;
 use crate::wire::Plugged;
@@ -106,20 +105,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let changed = resized || merged.usable_region_size != self.config.usable_region_size;
         self.config = merged;
         if resized {
-            self.attempts = 0;
+            self.retry.clear_attempts();
         }
         self.changed_unannounced |= changed;
-        let held_up = !announced && self.waits_for_host();
+        let held_up = !announced && self.retry.waits_for_host();
         if !held_up && core::mem::take(&mut self.changed_unannounced) {
-            self.waiting = None;
-            self.portion = Portion::ALL;
-            self.linux.reset();
             self.start_over();
-            self.clear_refused();
-            self.audits.reset();
-            if let Some(audit) = &mut self.audit {
-                audit.go_on();
-            }
         }
         self.compare_sizes(&old, env);
     }
@@ -132,9 +123,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.reread = true;
                 self.progress();
             }
-            Response::Busy => self.wait(Reason::HostBusy, env),
-            Response::Nack => self.wait(Reason::HostRefused, env),
-            _ => self.wait(Reason::HostError, env),
+            Response::Busy => self.retry.wait_after_failure(Reason::HostBusy, env),
+            Response::Nack => self.retry.wait_after_failure(Reason::HostRefused, env),
+            _ => self.retry.wait_after_failure(Reason::HostError, env),
         }
     }
 
@@ -164,7 +155,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 // It may have room for a part, or the request may have been lowered meanwhile.
                 self.reread = true;
                 if !self.portion.refused(len) {
-                    self.wait(Reason::HostBusy, env);
+                    self.retry.wait_after_failure(Reason::HostBusy, env);
                 }
             }
             Response::Error | Response::Garbled | Response::State(_) => {
@@ -186,7 +177,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.progress();
             }
             Response::Busy => {
-                self.wait(Reason::HostBusy, env);
+                self.retry.wait_after_failure(Reason::HostBusy, env);
                 self.ask(subs);
             }
             Response::Nack => {
@@ -203,7 +194,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// A refused request for several blocks is tried again at once for fewer.
     fn smaller_batch(&mut self, reason: Reason, env: &Environment) {
         if !self.batch.refused() {
-            self.wait(reason, env);
+            self.retry.wait_after_failure(reason, env);
         }
     }
 
@@ -266,8 +257,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.map.set_plugged(all.clone(), false);
                 self.hold(&all, false);
                 self.audit_all();
-                if self.waiting.is_none() {
-                    self.wait(Reason::HostError, env);
+                if !self.retry.is_waiting() {
+                    self.retry.wait_after_failure(Reason::HostError, env);
                 }
             }
         }
@@ -307,32 +298,31 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.set_transit(memory_block, true);
             self.next = Some(Operation::Online(memory_block));
         } else {
-            self.linux.reset();
+            self.retry.linux_takes();
             self.progress();
         }
     }
 
     /// Linux cannot take what is plugged, for now.
     pub(super) fn cannot_take(&mut self, reason: Reason, env: &Environment) {
-        let delay = self.linux.fail();
-        self.wait_for(reason, Some(delay), env);
-        self.release_unusable();
+        self.retry.wait_after_failure(reason, env);
+        self.retry.set_release_unusable(true);
     }
 
     fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
         self.set_transit(memory_block, false);
         let block = self.map.geometry().block_of_memory_block(memory_block);
         if self.map.memory_block_state(memory_block).online() {
-            self.linux.reset();
+            self.retry.linux_takes();
             self.progress();
         } else if failure == Some(Failure::NoMemory) {
-            self.wait(Reason::NoMemory, env);
+            self.retry.wait_after_failure(Reason::NoMemory, env);
         } else if failure == Some(Failure::Refused) {
             // Another one may do: if nothing of this one is in use, it goes back to the host.
             self.map.set_flags(block, Flags::REFUSED, true);
             self.cannot_take(Reason::OnliningRefused, env);
         } else {
-            self.wait(Reason::OnliningRefused, env);
+            self.retry.wait_after_failure(Reason::OnliningRefused, env);
         }
     }
 
@@ -346,9 +336,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             // What has been removed so far need not wait for the others.
             self.flush = true;
             // What nobody has a use for stays until the next attempt.
-            if let Some(waiting) = &mut self.waiting {
-                waiting.release_unusable = false;
-            }
+            self.retry.set_release_unusable(false);
             self.removal_failed(block);
             if failure == Some(Failure::Mismatch) {
                 self.resync(env);

@@ -49,24 +49,12 @@ pub(super) struct Audit {
     /// Something could not be corrected: it has to be done once more.
     unresolved: bool,
     failures: u32,
-    /// When it goes on, on the clock of [`Environment::now_ms`].
-    not_before_ms: u64,
 }
 
 impl Audit {
-    /// Goes on without a pause.
-    pub(super) fn go_on(&mut self) {
-        self.not_before_ms = 0;
-    }
-
     /// Whether it has come to no good end, or got no answer.
     pub(super) fn in_vain(&self) -> bool {
-        self.unresolved || self.failures > 0 || self.not_before_ms > 0
-    }
-
-    /// When it goes on.
-    pub(super) fn goes_on_ms(&self) -> u64 {
-        self.not_before_ms
+        self.unresolved || self.failures > 0
     }
 }
 
@@ -84,20 +72,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// over.
     pub(super) fn resync(&mut self, env: &Environment) {
         self.take_over();
-        if let Some(audit) = &mut self.audit {
-            audit.go_on();
-        }
-        self.resync_at_ms = Some(env.now_ms);
-        self.wait(Reason::MapMismatch, env);
+        self.retry.resync(env);
     }
 
     /// Linux has been looked at again, or could not be.
     pub(super) fn resynced(&mut self, failure: Option<Failure>, env: &Environment) {
-        self.resync_at_ms = None;
-        if failure.is_some() {
-            self.wait(Reason::MapMismatch, env);
-            let again_ms = self.waiting.and_then(|waiting| waiting.until_ms);
-            self.resync_at_ms = Some(again_ms.unwrap_or(env.now_ms));
+        match failure {
+            None => self.retry.resync_done(),
+            Some(_) => self.retry.resync_failed(env),
         }
     }
 
@@ -150,15 +132,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Asks about all blocks, from the first.
     pub(super) fn audit_all(&mut self) {
-        let (failures, not_before_ms) = self
-            .audit
-            .map_or((0, 0), |audit| (audit.failures, audit.not_before_ms));
+        let failures = self.audit.map_or(0, |audit| audit.failures);
         self.audit = Some(Audit {
             at: 0,
             len: u32::MAX,
             unresolved: false,
             failures,
-            not_before_ms,
         });
     }
 
@@ -173,17 +152,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 // Some devices count their plugged size wrong for good: by what it differs now is no
                 // reason to ask again.
                 self.plugged_size_skew = self.current_drift();
-                self.audits.reset();
+                self.retry.audit_agrees();
             }
             Reread::Known => {
                 // Or it has changed since it was asked.
                 self.suspected = self.current_drift();
                 self.audit_all();
-                self.pause_audit(env);
+                self.retry.pause_audit(env);
             }
             Reread::Agreed if self.current_drift() == self.plugged_size_skew => {
-                self.audit = None;
-                self.audits.reset();
+                self.end_audit();
+                self.retry.audit_agrees();
             }
             Reread::Agreed => {}
         }
@@ -199,8 +178,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.audit_all();
         }
         // And it is asked before anything is plugged there.
-        if let Some(audit) = self.audit.as_mut().filter(|_| grown) {
-            audit.go_on();
+        if grown {
+            self.retry.unpause_audit();
         }
     }
 
@@ -217,9 +196,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The next request of an audit, if there is one to go on with now.
     pub(super) fn go_on_with_audit(&mut self, env: &Environment) -> Option<Operation> {
-        let audit = self
-            .audit
-            .filter(|audit| audit.not_before_ms <= env.now_ms)?;
+        let audit = self.audit.filter(|_| self.retry.audit_due(env.now_ms))?;
         let geometry = *self.map.geometry();
         let end = geometry.usable_subs(self.config.usable_region_size);
         let len = audit.len.min(geometry.max_subs_per_request()).max(1);
@@ -232,9 +209,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         if audit.unresolved {
             self.audit_all();
-            self.pause_audit(env);
+            self.retry.pause_audit(env);
         } else {
-            self.audit = None;
+            self.end_audit();
             self.reread_for(Reread::Known);
         }
         None
@@ -255,21 +232,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn pause_audit(&mut self, env: &Environment) {
-        let delay = self.audits.fail();
-        if let Some(audit) = &mut self.audit {
-            audit.not_before_ms = env.now_ms.saturating_add(delay);
-        }
-    }
-
-    /// How long until an audit goes on, in milliseconds. `None` also while Linux has to be looked at
-    /// first.
-    pub(super) fn until_audit(&self, env: &Environment) -> Option<u64> {
-        if self.resync_at_ms.is_some() {
-            return None;
-        }
-        let at = self.audit?.not_before_ms;
-        Some(at.saturating_sub(env.now_ms).max(1))
+    fn end_audit(&mut self) {
+        self.audit = None;
+        self.retry.unpause_audit();
     }
 
     /// The answer to a STATE request of an audit.
@@ -294,7 +259,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             _ => {
                 audit.failures = audit.failures.saturating_add(1);
                 self.audit = Some(audit);
-                self.pause_audit(env);
+                self.retry.pause_audit(env);
                 // A take-over cannot go on without.
                 if audit.failures >= MAX_FAILURES && !self.taking_over {
                     self.reread_for(Reread::Agreed);

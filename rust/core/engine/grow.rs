@@ -2,7 +2,6 @@
 
 //! Growing: first what is plugged already, then partly plugged blocks, then new ones.
 
-use super::step::WATCH_MS;
 use super::Engine;
 use super::Environment;
 use super::Onlining;
@@ -40,7 +39,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if self.offline_room() < count {
                 // Blocks have gone offline since these were plugged.
                 self.wait_for_others(Reason::OfflineLimit, env);
-                self.release_unusable();
+                self.retry.set_release_unusable(true);
                 return None;
             }
             let first = self.map.geometry().memory_blocks_of(block).start;
@@ -50,7 +49,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if missing == 0 {
             // What is plugged is all that is wanted: it has to be what Linux has refused.
             if self.clear_refused() && self.has_unused() {
-                self.wait(Reason::OnliningRefused, env);
+                self.retry.wait_after_failure(Reason::OnliningRefused, env);
             }
             return None;
         }
@@ -83,8 +82,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Nothing can be done for now but with what Linux has refused, if there is such: that it is
     /// given another try after a while.
     fn wait_for_others(&mut self, reason: Reason, env: &Environment) {
-        let delay = self.clear_refused().then(|| self.linux.fail());
-        self.wait_for(reason, delay, env);
+        if self.clear_refused() {
+            self.retry.wait_after_failure(reason, env);
+        } else {
+            self.retry.wait_for_change(reason, env);
+        }
     }
 
     /// Plugs the sub-blocks, below `usable`, of a run of new blocks, which are added one by one after
@@ -113,7 +115,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         let affordable = geometry.memory_blocks_for(env.metadata_room) / geometry.per_block();
         if affordable == 0 {
-            self.wait_for(Reason::NoMemory, Some(WATCH_MS), env);
+            self.retry.wait_for_change(Reason::NoMemory, env);
             return None;
         }
         let missing = missing.min(affordable.saturating_mul(geometry.subs_per_block()));

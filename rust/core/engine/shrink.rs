@@ -8,7 +8,7 @@
 //! highest. Big blocks go as a whole or not at
 //! all.
 
-use super::waiting::Freed;
+use super::retry::SpentPass;
 use super::Engine;
 use super::Environment;
 use super::Look;
@@ -17,7 +17,6 @@ use crate::block_map::Class;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
 use crate::migration_budget;
-use crate::vocabulary::Reason;
 use core::ops::DerefMut;
 use core::ops::Range;
 
@@ -70,14 +69,6 @@ const FLUSH_MS: u64 = 100;
 /// After the first pass since the request changed: how long a pass goes on without achieving
 /// anything, in milliseconds, before it is broken off. The next one continues there.
 const BUDGET_MS: u64 = 150;
-
-/// How much longer than that time in vain the rest after it is in the end, so that waiting costs
-/// less than a thousandth of the CPU time. The first few rests are shorter: what has just been freed
-/// may still be on its way to the page allocator.
-const REST_FACTOR: u64 = 2_000;
-
-/// The longest rest, in milliseconds.
-const MAX_REST_MS: u64 = 3_600_000;
 
 /// Sub-blocks taken at once: the request that has meanwhile changed is not noticed before that is
 /// done, and the kernel may have to clear all of it.
@@ -240,32 +231,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         geometry.block_size().max(geometry.size_of(excess / 4))
     }
 
-    /// Waits until memory that is in use may no longer be, and the longer the more time went into
-    /// finding out that it still is.
+    /// Waits until memory that is in use may no longer be.
     pub(super) fn wait_for_memory(&mut self, env: &Environment) {
-        let fruitless = self.pass.fruitless_ms(env.now_ms);
-        let factor = 4_u64.saturating_pow(self.fruitless_passes).min(REST_FACTOR);
-        let rest = fruitless.saturating_mul(factor).min(MAX_REST_MS);
-        let delay = self.in_use.fail().max(rest);
-        // What was freed while the pass went on counts too.
-        let free = self.pass.free_then.unwrap_or(env.free).min(env.free);
-        // What comes and goes all the time is news once, when there is more of it than ever.
-        self.most_free = self.most_free.max(free);
-        let geometry = self.map.geometry();
-        let plenty = self.plenty();
-        // The first time, a little more is worth a try at once.
-        let pause = if self.fruitless_passes == 0 { 0 } else { rest };
-        let freed = Freed {
-            plenty: self.most_free.saturating_add(plenty),
-            some: free.saturating_add(geometry.sub_size().saturating_mul(8)),
-            some_ms: env.now_ms.saturating_add(pause),
+        let pass = SpentPass {
+            fruitless_ms: self.pass.fruitless_ms(env.now_ms),
+            // What was freed while the pass went on counts too.
+            free: self.pass.free_then.unwrap_or(env.free).min(env.free),
+            plenty: self.plenty(),
+            some: self.map.geometry().sub_size().saturating_mul(8),
         };
-        self.fruitless_passes = self.fruitless_passes.saturating_add(1);
+        self.retry.wait_for_memory(&pass, env);
         self.pass.free_then = None;
-        self.wait_for(Reason::MemoryInUse, Some(delay), env);
-        if let Some(waiting) = &mut self.waiting {
-            waiting.freed = freed;
-        }
         self.first_pass = false;
     }
 

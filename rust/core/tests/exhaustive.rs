@@ -46,7 +46,7 @@ const LONG: u32 = 200;
 const MOMENTS: [&str; 6] = [
     "until_ms",
     "some_ms",
-    "not_before_ms",
+    "audit_at_ms",
     "loose_since_ms",
     "progress_ms",
     "resync_at_ms",
