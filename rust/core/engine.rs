@@ -34,6 +34,7 @@ use core::ops::Range;
 
 mod answers;
 mod audit;
+mod config_tracker;
 #[cfg(any(not(MODULE), vmem_test_hooks))]
 mod falsify;
 mod grow;
@@ -51,7 +52,7 @@ pub use step::Step;
 pub use step::WATCH_MS;
 
 use audit::Audit;
-use audit::Reread;
+use config_tracker::ConfigTracker;
 use retry::Retry;
 use retry::Wait;
 use shrink::Pass;
@@ -106,13 +107,7 @@ pub struct Status {
 pub struct Engine<W> {
     map: BlockMap<W>,
     onlining: Onlining,
-    config: Config,
-    reread: bool,
-    /// It is read because the device says that it has changed.
-    announced: bool,
-    /// It was found changed when it was read for another reason.
-    changed_unannounced: bool,
-    reread_for: Reread,
+    config: ConfigTracker,
     unplug_all: bool,
     operation: Operation,
     next: Option<Operation>,
@@ -149,11 +144,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let mut engine = Self {
             map: BlockMap::new(geometry, words),
             onlining,
-            config,
-            reread: true,
-            announced: true,
-            changed_unannounced: false,
-            reread_for: Reread::Changed,
+            config: ConfigTracker::new(config),
             unplug_all: config.plugged_size != 0,
             operation: Operation::Nothing,
             next: None,
@@ -186,7 +177,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The config space as last read and believed.
     pub fn config(&self) -> &Config {
-        &self.config
+        self.config.config()
     }
 
     /// Who brings memory online.
@@ -206,8 +197,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The device says that its config space changed.
     pub fn config_changed(&mut self) {
-        self.reread = true;
-        self.announced = true;
+        self.config.handle_change();
     }
 
     /// Whatever is waited for, it is tried again at once.
@@ -240,7 +230,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let paused = self.retry.audit_at_ms();
         let asking =
             self.taking_over && !audit.is_some_and(|audit| audit.in_vain() || paused.is_some());
-        let in_doubt = audit.is_some() || (met && self.reread_for == Reread::Known);
+        let in_doubt = audit.is_some() || (met && self.config.confirms_audit());
         let (state, reason) = match waiting {
             Some(waiting) => (State::Waiting, waiting.reason()),
             None if asking && plugged <= target => (State::Plugging, Reason::None),
@@ -274,7 +264,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Sub-blocks that the request allows.
     fn target(&self) -> u32 {
-        self.map.geometry().subs_in(self.config.requested_size)
+        self.map.geometry().subs_in(self.config().requested_size)
     }
 
     /// Decides what to do now. The answer must be carried out and reported with [`Engine::done`]
@@ -286,7 +276,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if let Some(operation) = self.next.take() {
             return self.start(operation);
         }
-        if self.reread {
+        if self.config.read_due() {
             return self.start(Operation::ReadConfig);
         }
         if self.retry.resync_due(env.now_ms) {
@@ -298,7 +288,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if let Some(operation) = self.go_on_with_audit(env) {
             return self.start(operation);
         }
-        if self.reread {
+        if self.config.read_due() {
             // The audit is over.
             return self.start(Operation::ReadConfig);
         }
@@ -390,7 +380,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Operation::Nothing => Step::wait(None),
             Operation::Look => return Step::wait(Some(0)),
             Operation::ReadConfig => {
-                self.reread = false;
+                self.config.begin_reading();
                 Step::ReadConfig
             }
             Operation::UnplugAll => Step::Send(Request::UnplugAll),
@@ -467,10 +457,6 @@ impl<W> fmt::Debug for Engine<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
             .field("config", &self.config)
-            .field("reread", &self.reread)
-            .field("announced", &self.announced)
-            .field("changed_unannounced", &self.changed_unannounced)
-            .field("reread_for", &self.reread_for)
             .field("unplug_all", &self.unplug_all)
             .field("operation", &self.operation)
             .field("next", &self.next)

@@ -2,7 +2,6 @@
 
 //! What follows from how a step went.
 
-use super::audit::Reread;
 use super::Engine;
 use super::Environment;
 use super::Failure;
@@ -36,12 +35,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         };
         match core::mem::replace(&mut self.operation, Operation::Nothing) {
             Operation::Nothing | Operation::Look => {}
-            Operation::ReadConfig => {
-                let announced = core::mem::take(&mut self.announced);
-                if let Outcome::Config(config) = outcome {
-                    self.new_config(&config, announced, env);
-                }
-            }
+            Operation::ReadConfig => match outcome {
+                Outcome::Config(config) => self.new_config(&config, env),
+                _ => self.config.handle_no_reading(),
+            },
             Operation::UnplugAll => self.unplugged_all(response, env),
             Operation::Plug(subs) => self.plugged(subs, response, env),
             Operation::Take(subs) => match failure {
@@ -82,37 +79,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.resync(env);
     }
 
-    /// Believes what makes sense of a config space read at runtime, and no more: the region never
-    /// changes, and sizes outside of it are a mistake of the device.
-    ///
-    /// A change ends all waiting, but that for the host only if the device has `announced` it: one
-    /// whose config space is another one whenever it is read, and that refuses everything, is not to
-    /// keep us busy.
-    fn new_config(&mut self, config: &Config, announced: bool, env: &Environment) {
-        let merged = Config {
-            usable_region_size: config.usable_region_size,
-            plugged_size: config.plugged_size,
-            requested_size: config.requested_size,
-            ..self.config
-        };
-        if merged.check_request().is_err() {
-            // It tells nothing of what is plugged either.
-            self.reread_for = Reread::Changed;
+    fn new_config(&mut self, read: &Config, env: &Environment) {
+        let waits_for_host = self.retry.waits_for_host();
+        let Some(reading) = self.config.handle_reading(read, waits_for_host) else {
             return;
-        }
-        let old = self.config;
-        let resized = merged.requested_size != self.config.requested_size;
-        let changed = resized || merged.usable_region_size != self.config.usable_region_size;
-        self.config = merged;
-        if resized {
+        };
+        if reading.resized {
             self.retry.clear_attempts();
         }
-        self.changed_unannounced |= changed;
-        let held_up = !announced && self.retry.waits_for_host();
-        if !held_up && core::mem::take(&mut self.changed_unannounced) {
+        if reading.news {
             self.start_over();
         }
-        self.compare_sizes(&old, env);
+        self.compare_sizes(&reading, env);
     }
 
     fn unplugged_all(&mut self, response: Response, env: &Environment) {
@@ -120,7 +98,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Response::Ack => {
                 self.unplug_all = false;
                 // The usable region may have shrunk.
-                self.reread = true;
+                self.config.read_again();
                 self.progress();
             }
             Response::Busy => self.retry.wait_after_failure(Reason::HostBusy, env),
@@ -147,19 +125,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Response::Nack => {
                 self.hold(&subs, false);
                 // The request may have been lowered meanwhile.
-                self.reread = true;
+                self.config.read_again();
                 self.smaller_batch(Reason::HostRefused, env);
             }
             Response::Busy => {
                 self.hold(&subs, false);
                 // It may have room for a part, or the request may have been lowered meanwhile.
-                self.reread = true;
+                self.config.read_again();
                 if !self.portion.refused(len) {
                     self.retry.wait_after_failure(Reason::HostBusy, env);
                 }
             }
             Response::Error | Response::Garbled | Response::State(_) => {
-                self.reread = true;
+                self.config.read_again();
                 self.smaller_batch(Reason::HostError, env);
                 self.doubt(subs);
             }

@@ -10,6 +10,8 @@
 //! What the device has and Linux does not use is simply noted. What Linux uses and the device does
 //! not have is withdrawn from use.
 
+use super::config_tracker::Reading;
+use super::config_tracker::Reread;
 use super::Engine;
 use super::Environment;
 use super::Failure;
@@ -17,7 +19,6 @@ use super::Operation;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
 use crate::vocabulary::Reason;
-use crate::wire::Config;
 use crate::wire::Plugged;
 use crate::wire::Response;
 use core::ops::DerefMut;
@@ -26,18 +27,6 @@ use core::ops::Range;
 /// After so many STATE requests in a row without an answer that says anything, the map is believed
 /// as it is if it agrees with the device's plugged size. If not, it goes on being asked.
 const MAX_FAILURES: u32 = 10;
-
-/// What the config space is read for next, besides the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reread {
-    /// The device says that it has changed.
-    #[default]
-    Changed,
-    /// The device has been asked about all its blocks: what its plugged size is now.
-    Known,
-    /// The device does not answer: whether its plugged size is that of the map.
-    Agreed,
-}
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug)]
@@ -142,9 +131,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The config space has been read, with no request under way: does the device have as much as
-    /// the map says? `old` is what was read before.
-    pub(super) fn compare_sizes(&mut self, old: &Config, env: &Environment) {
-        match core::mem::take(&mut self.reread_for) {
+    /// the map says?
+    pub(super) fn compare_sizes(&mut self, reading: &Reading, env: &Environment) {
+        let old = &reading.old;
+        match reading.purpose {
             Reread::Changed => {}
             Reread::Known
                 if [self.plugged_size_skew, self.suspected].contains(&self.current_drift()) =>
@@ -167,11 +157,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             Reread::Agreed => {}
         }
         // The difference may be where the device could not be asked the last time.
-        let grown = self.config.usable_region_size > old.usable_region_size;
+        let grown = self.config().usable_region_size > old.usable_region_size;
         let more = self.plugged_size_skew != 0 && grown;
         let due = match self.audit {
             // What was told so far may be out of date.
-            Some(_) => self.config.plugged_size != old.plugged_size,
+            Some(_) => self.config().plugged_size != old.plugged_size,
             None => !self.unplug_all && (more || self.current_drift() != self.plugged_size_skew),
         };
         if due {
@@ -183,22 +173,16 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// Reads the config space next: what it said of the plugged size is as old as it is.
-    fn reread_for(&mut self, why: Reread) {
-        self.reread = true;
-        self.reread_for = why;
-    }
-
     /// What the device says of its plugged size, as against the map.
     fn current_drift(&self) -> u64 {
-        self.config.plugged_size.wrapping_sub(self.plugged_size())
+        self.config().plugged_size.wrapping_sub(self.plugged_size())
     }
 
     /// The next request of an audit, if there is one to go on with now.
     pub(super) fn go_on_with_audit(&mut self, env: &Environment) -> Option<Operation> {
         let audit = self.audit.filter(|_| self.retry.audit_due(env.now_ms))?;
         let geometry = *self.map.geometry();
-        let end = geometry.usable_subs(self.config.usable_region_size);
+        let end = geometry.usable_subs(self.config().usable_region_size);
         let len = audit.len.min(geometry.max_subs_per_request()).max(1);
         if audit.at < end {
             let stop = audit.at.saturating_add(len).min(end);
@@ -212,7 +196,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.retry.pause_audit(env);
         } else {
             self.end_audit();
-            self.reread_for(Reread::Known);
+            self.config.read_again_for(Reread::Known);
         }
         None
     }
@@ -262,7 +246,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 self.retry.pause_audit(env);
                 // A take-over cannot go on without.
                 if audit.failures >= MAX_FAILURES && !self.taking_over {
-                    self.reread_for(Reread::Agreed);
+                    self.config.read_again_for(Reread::Agreed);
                 }
                 return;
             }

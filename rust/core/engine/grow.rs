@@ -56,7 +56,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let geometry = *self.map.geometry();
         // The last block may be usable in part: devices are generous by 256 MiB or less with what
         // they let be used beyond the requested size, and a memory block may have 2 GiB.
-        let usable = geometry.usable_subs(self.config.usable_region_size);
+        let usable = geometry.usable_subs(self.config().usable_region_size);
         // A big block of which nothing is plugged is removed first (see below).
         let fill = (geometry.memory_blocks_per_block() == 1).then_some(FILL_ORDER);
         for class in fill.into_iter().flatten() {
