@@ -13,7 +13,7 @@
 //!   plugged is plugged in the device. Where the device leaves doubt (an answer that is no answer),
 //!   it is asked with STATE; where it will not say, the sub-block is kept away from Linux.
 //!   The one exception is memory that Linux was using when the device turned out not to have it: the
-//!   map calls it plugged until it has been withdrawn (see `audit.rs`).
+//!   map calls it plugged until it has been withdrawn (see `reconcile.rs`).
 //! - A block that a step works on, or that Linux is moving, is in no class of the map and so no
 //!   candidate for anything else.
 //! - No more is plugged than was requested when the request was sent.
@@ -39,9 +39,11 @@ mod config_tracker;
 mod falsify;
 mod grow;
 pub mod notify;
+mod reconcile;
 mod retry;
 mod shrink;
 mod step;
+mod take_over;
 
 pub use step::Environment;
 pub use step::Failure;
@@ -112,14 +114,7 @@ pub struct Engine<W> {
     operation: Operation,
     next: Option<Operation>,
     retry: Retry,
-    /// The device is being asked which blocks it has.
-    audit: Option<Audit>,
-    /// Until that is done, it is not known what was plugged in an earlier life of the driver.
-    taking_over: bool,
-    /// By how much the device's plugged size differs from its blocks, when last it was asked.
-    plugged_size_skew: u64,
-    /// The same, if that is confirmed when it is asked once more.
-    suspected: u64,
+    audit: Audit,
     pass: Pass,
     /// No pass has come to its end since the request changed, or much memory was freed.
     first_pass: bool,
@@ -149,10 +144,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             operation: Operation::Nothing,
             next: None,
             retry: Retry::new(),
-            audit: None,
-            taking_over: false,
-            plugged_size_skew: 0,
-            suspected: 0,
+            audit: Audit::new(),
             pass: Pass::new(),
             first_pass: true,
             flush: false,
@@ -165,7 +157,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         };
         if !engine.unplug_all {
             // Some devices count wrong: that nothing is plugged has to be seen.
-            engine.audit_all();
+            engine.audit.begin();
         }
         engine
     }
@@ -225,12 +217,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .waiting()
             .filter(|waiting| !(met && waiting.reason() == Reason::MemoryInUse));
         // Only the host can tell what is plugged, and what it says has yet to come true.
-        let audit = self.audit.filter(|_| met || self.taking_over);
+        let taking_over = self.audit.is_taking_over();
+        let audited = self.audit.is_under_way() && (met || taking_over);
         // Being asked for the first time, it has said nothing wrong yet.
         let paused = self.retry.audit_at_ms();
-        let asking =
-            self.taking_over && !audit.is_some_and(|audit| audit.in_vain() || paused.is_some());
-        let in_doubt = audit.is_some() || (met && self.config.confirms_audit());
+        let asking = taking_over && !(audited && (self.audit.in_vain() || paused.is_some()));
+        let in_doubt = audited || (met && self.config.confirms_audit());
         let (state, reason) = match waiting {
             Some(waiting) => (State::Waiting, waiting.reason()),
             None if asking && plugged <= target => (State::Plugging, Reason::None),
@@ -240,7 +232,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             None if !met => (State::Plugging, Reason::None),
             None => (State::Settled, Reason::None),
         };
-        let audit = audit.filter(|_| !asking).map(|_| paused.unwrap_or(0));
+        let audit = (audited && !asking).then(|| paused.unwrap_or(0));
         Status {
             state,
             reason,
@@ -292,7 +284,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             // The audit is over.
             return self.start(Operation::ReadConfig);
         }
-        if self.taking_over {
+        if self.audit.is_taking_over() {
             return self.rest(env);
         }
         if let Some(step) = self.keep_waiting(env) {
@@ -349,7 +341,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Does nothing until the next deadline, or until something happens.
     fn rest(&self, env: &Environment) -> Step {
-        let deadline = self.retry.next_deadline(env.now_ms, !self.taking_over);
+        let deadline = self
+            .retry
+            .next_deadline(env.now_ms, !self.audit.is_taking_over());
         Step::Wait {
             ms: deadline.map(|at| at.saturating_sub(env.now_ms).max(1)),
             free: self.retry.enough_free(env.now_ms),
@@ -462,9 +456,6 @@ impl<W> fmt::Debug for Engine<W> {
             .field("next", &self.next)
             .field("retry", &self.retry)
             .field("audit", &self.audit)
-            .field("taking_over", &self.taking_over)
-            .field("plugged_size_skew", &self.plugged_size_skew)
-            .field("suspected", &self.suspected)
             .field("pass", &self.pass)
             .field("first_pass", &self.first_pass)
             .field("flush", &self.flush)

@@ -178,7 +178,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// The device calls a request wrong: it, or we, are mistaken about more than this one range.
     fn doubt(&mut self, subs: Range<u32>) {
-        self.audit_all();
+        self.audit.begin();
         self.ask(subs);
     }
 
@@ -234,7 +234,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 let all = subs.start..rest.end.max(subs.end);
                 self.map.set_plugged(all.clone(), false);
                 self.hold(&all, false);
-                self.audit_all();
+                self.audit.begin();
                 if !self.retry.is_waiting() {
                     self.retry.wait_after_failure(Reason::HostError, env);
                 }

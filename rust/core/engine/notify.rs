@@ -119,7 +119,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     fn going(&self, memory_block: u32, online: bool) -> Verdict {
         let state = self.map.memory_block_state(memory_block);
         let flags = self.flags_around(memory_block);
-        if self.taking_over && !flags.contains(Flags::TRANSIT) {
+        if self.audit.is_taking_over() && !flags.contains(Flags::TRANSIT) {
             // Nothing is known about its sub-blocks.
             return Verdict::Later;
         }
