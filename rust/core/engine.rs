@@ -39,6 +39,7 @@ mod config_tracker;
 mod falsify;
 mod grow;
 pub mod notify;
+mod pass;
 mod reconcile;
 mod retry;
 mod shrink;
@@ -57,7 +58,7 @@ use audit::Audit;
 use config_tracker::ConfigTracker;
 use retry::Retry;
 use retry::Wait;
-use shrink::Pass;
+use shrink::Shrink;
 
 /// What the step under way is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,13 +116,7 @@ pub struct Engine<W> {
     next: Option<Operation>,
     retry: Retry,
     audit: Audit,
-    pass: Pass,
-    /// No pass has come to its end since the request changed, or much memory was freed.
-    first_pass: bool,
-    /// What has been removed from Linux is to be unplugged before anything else.
-    flush: bool,
-    /// When the first of it was removed.
-    loose_since_ms: Option<u64>,
+    shrink: Shrink,
     batch: Batch,
     /// What is asked of a busy host at once.
     portion: Portion,
@@ -145,10 +140,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             next: None,
             retry: Retry::new(),
             audit: Audit::new(),
-            pass: Pass::new(),
-            first_pass: true,
-            flush: false,
-            loose_since_ms: None,
+            shrink: Shrink::new(),
             batch: Batch::new(&geometry),
             portion: Portion::ALL,
             max_offline: geometry
@@ -201,9 +193,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     fn start_over(&mut self) {
         self.retry.start_over();
         self.portion = Portion::ALL;
-        self.pass = Pass::new();
-        self.first_pass = true;
-        self.pass.progress();
+        self.shrink.start_over();
+        self.shrink.progress();
         self.clear_refused();
     }
 
@@ -319,19 +310,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         match self.retry.poll(env)? {
             Wait::GoesOn => {}
             Wait::Over => {
-                self.pass.resume();
+                self.shrink.resume_pass();
                 return None;
             }
             Wait::MuchFreed => {
-                self.pass = Pass::new();
-                self.first_pass = true;
+                self.shrink.start_over();
                 return None;
             }
         }
         if self.retry.releases_unusable() {
             let operation = self
                 .refused_and_offline()
-                .or_else(|| self.unplug_loose(u32::MAX));
+                .or_else(|| self.unplug_not_added(u32::MAX));
             if let Some(operation) = operation {
                 return Some(self.start(operation));
             }
@@ -353,13 +343,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Something was achieved.
     fn progress(&mut self) {
         self.retry.progress();
-        self.pass.progress();
+        self.shrink.progress();
     }
 
     /// A wait for one of `reasons` is over: what has led to it is no longer so.
     fn stop_waiting_for(&mut self, reasons: &[Reason]) {
         if self.retry.stop_waiting_for(reasons) {
-            self.pass = Pass::new();
+            self.shrink.restart_pass();
         }
     }
 
@@ -405,7 +395,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 online: memory_blocks
                     .clone()
                     .any(|number| self.map.memory_block_state(number).online()),
-                brief: !self.first_pass,
+                brief: self.shrink.is_brief(),
             },
         };
         match &operation {
@@ -456,10 +446,7 @@ impl<W> fmt::Debug for Engine<W> {
             .field("next", &self.next)
             .field("retry", &self.retry)
             .field("audit", &self.audit)
-            .field("pass", &self.pass)
-            .field("first_pass", &self.first_pass)
-            .field("flush", &self.flush)
-            .field("loose_since_ms", &self.loose_since_ms)
+            .field("shrink", &self.shrink)
             .field("batch", &self.batch)
             .field("portion", &self.portion)
             .field("max_offline", &self.max_offline)

@@ -45,12 +45,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 None => self.next = Some(Operation::UnplugTaken(subs)),
                 Some(_) => {
                     self.hold(&subs, false);
-                    self.pass.take_failed(&subs);
+                    self.shrink.handle_take_failed(&subs);
                 }
             },
             Operation::UnplugTaken(subs) => {
                 if response != Response::Busy {
-                    self.pass.take_worked(&subs);
+                    self.shrink.handle_taken(&subs);
                 }
                 self.unplugged(subs, response, env);
             }
@@ -311,8 +311,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .block_of_memory_block(memory_blocks.start);
         self.set_transit(memory_blocks.start, false);
         if failure.is_some() {
-            // What has been removed so far need not wait for the others.
-            self.flush = true;
+            self.shrink.handle_removal_failed();
             // What nobody has a use for stays until the next attempt.
             self.retry.set_release_unusable(false);
             self.removal_failed(block);
@@ -338,7 +337,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
             self.map
                 .set_flags(block, Flags::WANTED | Flags::TRIED | Flags::LOST, false);
-            self.loose_since_ms.get_or_insert(env.now_ms);
+            self.shrink.handle_removed(env.now_ms);
         }
     }
 

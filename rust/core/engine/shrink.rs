@@ -5,9 +5,14 @@
 //! Whole blocks come before parts of blocks, so that memory blocks with their memmap go first and
 //! nothing is allocated only to be thrown away (under `init_on_alloc` the kernel would write zeroes
 //! over all of it). Within a class the blocks that are cheapest to empty go first, and of those the
-//! highest. Big blocks go as a whole or not at
-//! all.
+//! highest. Big blocks go as a whole or not at all. The order itself is in [`super::pass`].
 
+use super::pass::is_empty;
+use super::pass::is_full;
+use super::pass::is_online;
+use super::pass::How;
+use super::pass::Pass;
+use super::pass::PHASES;
 use super::retry::SpentPass;
 use super::Engine;
 use super::Environment;
@@ -20,168 +25,87 @@ use crate::migration_budget;
 use core::ops::DerefMut;
 use core::ops::Range;
 
-/// What is tried on the blocks of a class.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    /// Removing whole blocks that hold no more than what has to go.
-    Whole,
-    /// Unplugging sub-blocks of offline blocks, which nobody uses.
-    Idle,
-    /// Taking sub-blocks of online blocks out of the page allocator.
-    Parts,
-}
-
-/// The order of a pass.
-const PHASES: [(Class, How); 19] = [
-    (Class::OfflineEmpty, How::Whole),
-    (Class::MovableEmpty, How::Whole),
-    (Class::KernelEmpty, How::Whole),
-    (Class::Incomplete, How::Whole),
-    (Class::OfflinePartial, How::Whole),
-    (Class::OfflineFull, How::Whole),
-    (Class::OfflinePartial, How::Idle),
-    (Class::OfflineFull, How::Idle),
-    (Class::MovablePartial, How::Whole),
-    (Class::KernelPartial, How::Whole),
-    (Class::MovableFull, How::Whole),
-    (Class::KernelFull, How::Whole),
-    (Class::MovablePartial, How::Parts),
-    (Class::KernelPartial, How::Parts),
-    (Class::MovableFull, How::Parts),
-    (Class::KernelFull, How::Parts),
-    (Class::OfflineEmpty, How::Whole),
-    (Class::MovableEmpty, How::Whole),
-    (Class::KernelEmpty, How::Whole),
-];
-
-/// The utilization of a block that is online, in 64ths, up to which each sweep of a pass empties it. The
-/// utilization is sampled anew in each sweep, and may have fallen: the first block that is taken offline
-/// returns the pages on the processors' own lists, which look used, to the page allocator.
-const THRESHOLDS: [u64; 5] = [0, 4, 16, 32, 64];
-
-/// The phases that only remove blocks which hold nothing.
-const EMPTY_PHASES: usize = 3;
-
 /// How long memory that has been removed from Linux waits for more, to be unplugged with it, in
 /// milliseconds.
 const FLUSH_MS: u64 = 100;
-
-/// After the first pass since the request changed: how long a pass goes on without achieving
-/// anything, in milliseconds, before it is broken off. The next one continues there.
-const BUDGET_MS: u64 = 150;
-
-/// Sub-blocks taken at once: the request that has meanwhile changed is not noticed before that is
-/// done, and the kernel may have to clear all of it.
-const MAX_TAKE: u32 = 8;
 
 /// Below this part of a block, its sub-blocks are taken one by one instead of the whole block:
 /// what is left in a block is often what cannot be moved, which is told much faster by asking for
 /// these sub-blocks than by trying to empty the block.
 const WHOLE_SHARE: u32 = 4;
 
-/// How far a pass has come: each block is tried once.
+/// What is under way, and for how long, while more is plugged than requested.
 #[derive(Clone, Debug)]
-pub(super) struct Pass {
-    phase: usize,
-    /// The index in [`THRESHOLDS`] of the sweep under way.
-    sweep: usize,
-    /// Blocks from here on have been tried in this phase and sweep.
-    below: u32,
-    /// In [`How::Parts`]: the block whose sub-blocks are being taken. It may have changed its
-    /// class since it was found.
-    block: Option<u32>,
-    /// Sub-blocks from here on have been tried.
-    sub_limit: u32,
-    /// How many sub-blocks to take at once. Halved when a range is in use, so that a few busy
-    /// pages cost a few calls and not one for each sub-block.
-    len: u32,
-    /// When it last achieved something, or was begun or continued; `None`: when it is next looked
-    /// at.
-    progress_ms: Option<u64>,
-    /// Free memory when it was begun or continued.
-    free_then: Option<u64>,
-    /// The least free memory since it was begun.
-    least_free: Option<u64>,
-    /// It has achieved something.
-    fruitful: bool,
+pub(super) struct Shrink {
+    pass: Pass,
+    /// No pass has come to its end since the request changed, or much memory was freed.
+    first_pass: bool,
+    /// What has been removed from Linux is to be unplugged before anything else.
+    flush: bool,
+    /// When the first of it was removed.
+    removed_ms: Option<u64>,
 }
 
-impl Pass {
+impl Shrink {
     pub(super) fn new() -> Self {
         Self {
-            phase: 0,
-            sweep: 0,
-            below: u32::MAX,
-            block: None,
-            sub_limit: u32::MAX,
-            len: u32::MAX,
-            progress_ms: None,
-            free_then: None,
-            least_free: None,
-            fruitful: false,
+            pass: Pass::new(),
+            first_pass: true,
+            flush: false,
+            removed_ms: None,
         }
+    }
+
+    /// Starts over, as if nothing had been tried.
+    pub(super) fn start_over(&mut self) {
+        self.pass = Pass::new();
+        self.first_pass = true;
+    }
+
+    /// Starts from the first phase: what an earlier pass has found no longer holds.
+    pub(super) fn restart_pass(&mut self) {
+        self.pass = Pass::new();
+    }
+
+    /// Goes on where the pass was broken off.
+    pub(super) fn resume_pass(&mut self) {
+        self.pass.resume();
     }
 
     /// Something was achieved.
     pub(super) fn progress(&mut self) {
-        self.progress_ms = None;
-        self.fruitful = true;
-    }
-
-    /// Goes on where it was broken off, or starts again where it had come to its end.
-    pub(super) fn resume(&mut self) {
-        if PHASES.len() <= self.phase {
-            *self = Self::new();
-        }
-        self.progress_ms = None;
-    }
-
-    /// For how long nothing has been achieved, in milliseconds.
-    fn fruitless_ms(&mut self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(*self.progress_ms.get_or_insert(now_ms))
-    }
-
-    fn next_phase(&mut self) {
-        *self = Self {
-            phase: self.phase.saturating_add(1),
-            progress_ms: self.progress_ms,
-            free_then: self.free_then,
-            least_free: self.least_free,
-            fruitful: self.fruitful,
-            ..Self::new()
-        };
-    }
-
-    /// How much free memory there is that was not there when less of it was used: what is left for
-    /// last may no longer be the best that can be done.
-    fn freed(&mut self, free: u64) -> u64 {
-        let least = free.min(self.least_free.unwrap_or(free));
-        self.least_free = Some(least);
-        free.saturating_sub(least)
-    }
-
-    /// Whether it has come to where blocks go in parts.
-    fn in_parts(&self) -> bool {
-        matches!(PHASES.get(self.phase), Some((_, How::Parts)))
-    }
-
-    fn next_block(&mut self) {
-        self.block = None;
-        self.sub_limit = u32::MAX;
-        self.len = u32::MAX;
+        self.pass.progress();
     }
 
     /// Something in `subs` is in use.
-    pub(super) fn take_failed(&mut self, subs: &Range<u32>) {
-        let len = subs.end.saturating_sub(subs.start);
-        self.sub_limit = if len > 1 { subs.end } else { subs.start };
-        self.len = (len / 2).max(1);
+    pub(super) fn handle_take_failed(&mut self, subs: &Range<u32>) {
+        self.pass.take_failed(subs);
     }
 
     /// `subs` are out of the page allocator.
-    pub(super) fn take_worked(&mut self, subs: &Range<u32>) {
-        self.sub_limit = subs.start;
-        self.len = self.len.saturating_mul(2);
+    pub(super) fn handle_taken(&mut self, subs: &Range<u32>) {
+        self.pass.take_worked(subs);
+    }
+
+    /// A block could not be removed: what has been removed so far need not wait for the others.
+    pub(super) fn handle_removal_failed(&mut self) {
+        self.flush = true;
+    }
+
+    /// A block has been removed.
+    pub(super) fn handle_removed(&mut self, now_ms: u64) {
+        self.removed_ms.get_or_insert(now_ms);
+    }
+
+    /// Whether attempts are brief, as each is one of many.
+    pub(super) fn is_brief(&self) -> bool {
+        !self.first_pass
+    }
+
+    /// Whether what has been removed is not to wait for more.
+    fn flush_due(&self, now_ms: u64) -> bool {
+        let waits = |since| now_ms.saturating_sub(since) >= FLUSH_MS;
+        self.flush || self.removed_ms.is_some_and(waits)
     }
 }
 
@@ -196,23 +120,20 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .batch
             .blocks()
             .saturating_mul(self.map.geometry().subs_per_block());
-        let waits = self
-            .loose_since_ms
-            .is_some_and(|since| env.now_ms.saturating_sub(since) >= FLUSH_MS);
-        if plugged_not_added > 0 && (more == 0 || self.flush || waits || plugged_not_added >= lump)
-        {
-            if let Some(operation) = self.unplug_loose(excess) {
+        let due = self.shrink.flush_due(env.now_ms);
+        if plugged_not_added > 0 && (more == 0 || due || plugged_not_added >= lump) {
+            if let Some(operation) = self.unplug_not_added(excess) {
                 return Some(operation);
             }
         }
-        self.flush = false;
+        self.shrink.flush = false;
         if plugged_not_added == 0 {
-            self.loose_since_ms = None;
+            self.shrink.removed_ms = None;
         }
         if let Some(operation) = self.go_on(more, env, look) {
             return Some(operation);
         }
-        if let Some(operation) = self.unplug_loose(excess) {
+        if let Some(operation) = self.unplug_not_added(excess) {
             return Some(operation);
         }
         self.wait_for_memory(env);
@@ -234,15 +155,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Waits until memory that is in use may no longer be.
     pub(super) fn wait_for_memory(&mut self, env: &Environment) {
         let pass = SpentPass {
-            fruitless_ms: self.pass.fruitless_ms(env.now_ms),
-            // What was freed while the pass went on counts too.
-            free: self.pass.free_then.unwrap_or(env.free).min(env.free),
+            fruitless_ms: self.shrink.pass.fruitless_ms(env.now_ms),
+            free: self.shrink.pass.stop(env.free),
             plenty: self.plenty(),
             some: self.map.geometry().sub_size().saturating_mul(8),
         };
         self.retry.wait_for_memory(&pass, env);
-        self.pass.free_then = None;
-        self.first_pass = false;
+        self.shrink.first_pass = false;
     }
 
     /// Removes blocks that hold nothing, when nothing else is to do.
@@ -256,8 +175,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Whether there are blocks that hold nothing.
     pub(super) fn has_empty(&self) -> bool {
-        let mut empty = PHASES.iter().take(EMPTY_PHASES);
-        empty.any(|(class, _)| self.any(*class))
+        let mut classes = PHASES.iter().map(|(class, _)| *class);
+        classes.any(|class| is_empty(class) && self.any(class))
     }
 
     /// The next removal of a block that holds nothing.
@@ -270,7 +189,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.
-    pub(super) fn unplug_loose(&mut self, most: u32) -> Option<Operation> {
+    pub(super) fn unplug_not_added(&mut self, most: u32) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let plugged_not_added = self.map.class(Class::PluggedNotAdded);
         let most = most
@@ -303,29 +222,17 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Goes on with the pass, looking for something to do that frees at most `more` sub-blocks.
     fn go_on(&mut self, more: u32, env: &Environment, look: Look<'_>) -> Option<Operation> {
-        let fruitless = self.pass.fruitless_ms(env.now_ms);
-        self.pass.free_then.get_or_insert(env.free);
-        if !self.first_pass && fruitless > BUDGET_MS {
+        let plenty = self.plenty();
+        let spent = self.shrink.pass.is_spent(env.now_ms);
+        self.shrink.pass.go_on(env.free);
+        if self.shrink.is_brief() && spent {
             return None;
         }
-        // Whole blocks go much faster than their parts, where there is room again for what is in
-        // them. Only what has been achieved pays for going over them once more.
-        let freed = self.pass.freed(env.free);
-        if self.pass.fruitful && self.pass.in_parts() && freed >= self.plenty() {
-            self.begin_pass();
-        }
+        self.shrink.pass.restart_if_freed(env.free, plenty);
         loop {
-            let (class, how) = *PHASES.get(self.pass.phase)?;
-            // Of an incomplete block what Linux has may be offline.
-            let online = !matches!(
-                class,
-                Class::OfflineEmpty
-                    | Class::OfflinePartial
-                    | Class::OfflineFull
-                    | Class::Incomplete
-            );
-            if online && !env.unplug_online {
-                self.pass.next_phase();
+            let (class, how) = self.shrink.pass.phase()?;
+            if is_online(class) && !env.unplug_online {
+                self.shrink.pass.next_phase();
                 continue;
             }
             let found = match how {
@@ -336,7 +243,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             if found.is_some() {
                 return found;
             }
-            self.pass.next_phase();
+            self.shrink.pass.next_phase();
         }
     }
 
@@ -348,15 +255,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         look: Look<'_>,
     ) -> Option<Operation> {
         let geometry = *self.map.geometry();
-        let full = matches!(
-            class,
-            Class::OfflineFull | Class::MovableFull | Class::KernelFull
-        );
-        let empty = matches!(
-            class,
-            Class::OfflineEmpty | Class::MovableEmpty | Class::KernelEmpty
-        );
-        if (full && more < geometry.subs_per_block()) || (more == 0 && !empty) {
+        let empty = is_empty(class);
+        if (is_full(class) && more < geometry.subs_per_block()) || (more == 0 && !empty) {
             return None;
         }
         let (mut looks, most) = (
@@ -364,15 +264,14 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             migration_budget::blocks_at_once(geometry.block_size()),
         );
         loop {
-            let Some(block) = self.map.class(class).below(self.pass.below) else {
-                self.pass.sweep = self.pass.sweep.checked_add(1)?;
-                self.pass.below = u32::MAX;
-                if empty || self.pass.sweep >= THRESHOLDS.len() {
+            let below = self.shrink.pass.below();
+            let Some(block) = self.map.class(class).below(below) else {
+                if empty || !self.shrink.pass.next_sweep() {
                     return None;
                 }
                 continue;
             };
-            self.pass.below = block;
+            self.shrink.pass.try_block(block);
             let plugged = self.map.plugged_in(block);
             let online = self.map.state_of(block).online();
             let few = plugged < geometry.subs_per_block() / WHOLE_SHARE;
@@ -394,10 +293,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     fn is_within_threshold(&mut self, block: u32, plugged: u32, look: Look<'_>) -> bool {
         let before = self.map.flags(block).contains(Flags::TRIED);
         // Each pass begins with a sweep in which what an earlier one has tried does not count.
-        if before && self.pass.sweep > 0 {
+        if before && !self.shrink.pass.is_first_sweep() {
             return false;
         }
-        let threshold = THRESHOLDS.get(self.pass.sweep).copied().unwrap_or(64);
+        let threshold = self.shrink.pass.threshold();
         let within = self.utilization_of(block, plugged, look) <= threshold;
         if within != before {
             self.map.set_flags(block, Flags::TRIED, within);
@@ -423,7 +322,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.map.geometry().memory_blocks_per_block() > 1 {
             return None;
         }
-        let block = self.map.class(class).below(self.pass.below)?;
+        let block = self.map.class(class).below(self.shrink.pass.below())?;
         // Not skipped: what is left in it may have to go too.
         let run = self.map.plugged_run_below(block, u32::MAX, more)?;
         Some(Operation::UnplugIdle(run))
@@ -434,26 +333,25 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             return None;
         }
         loop {
-            let block = match self.pass.block {
+            let block = match self.shrink.pass.block() {
                 Some(block) => block,
                 None => {
-                    let block = self.map.class(class).below(self.pass.below)?;
-                    self.pass.below = block;
-                    self.pass.block = Some(block);
+                    let block = self.map.class(class).below(self.shrink.pass.below())?;
+                    self.shrink.pass.begin_block(block);
                     block
                 }
             };
             let mine = self.map.state_of(block).online()
                 && (self.map.flags(block) - Flags::TRIED).is_empty()
                 && !self.map.moves(block);
-            let most = more.min(self.pass.len.max(1)).min(MAX_TAKE);
+            let most = more.min(self.shrink.pass.take_at_once());
             let run = self
                 .map
-                .plugged_run_below(block, self.pass.sub_limit, most)
+                .plugged_run_below(block, self.shrink.pass.sub_limit(), most)
                 .filter(|_| mine);
             match run {
                 Some(run) => return Some(Operation::Take(run)),
-                None => self.pass.next_block(),
+                None => self.shrink.pass.end_block(),
             }
         }
     }

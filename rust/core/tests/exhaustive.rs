@@ -47,7 +47,7 @@ const MOMENTS: [&str; 6] = [
     "until_ms",
     "some_ms",
     "audit_at_ms",
-    "loose_since_ms",
+    "removed_ms",
     "progress_ms",
     "resync_at_ms",
 ];
