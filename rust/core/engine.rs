@@ -235,7 +235,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if self.retry.resync_required() {
             return self.rest(env);
         }
-        if let Some(operation) = self.go_on_with_audit(env) {
+        if let Some(operation) = self.next_of_audit(env) {
             return self.start(operation);
         }
         if self.config.read_due() {
@@ -251,13 +251,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let operation = if self.unplug_all {
             Some(Operation::UnplugAll)
         } else if self.map.plugged() > self.target() {
-            self.shrink(env, look)
+            self.next_to_shrink(env, look)
         } else {
-            self.grow(env).or_else(|| {
+            self.next_to_grow(env).or_else(|| {
                 if self.retry.is_waiting() {
                     return None;
                 }
-                self.clean_up(env)
+                self.next_to_clean_up(env)
             })
         };
         let Some(operation) = operation else {
@@ -272,7 +272,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.start(operation)
     }
 
-    /// Goes on with the wait, if there is one; what is done meanwhile is to give back what is of no use.
+    /// Goes on with the wait, if there is one. Meanwhile the host may get back what is of no use.
     fn keep_waiting(&mut self, env: &Environment) -> Option<Step> {
         match self.retry.poll(env)? {
             Wait::GoesOn => {}
@@ -287,8 +287,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
         if self.retry.releases_unusable() {
             let operation = self
-                .refused_and_offline()
-                .or_else(|| self.unplug_not_added(u32::MAX));
+                .next_refused()
+                .or_else(|| self.next_not_added(u32::MAX));
             if let Some(operation) = operation {
                 return Some(self.start(operation));
             }

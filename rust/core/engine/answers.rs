@@ -20,7 +20,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Reports how the step that [`Engine::step`] asked for went. `env` is of the time after it.
     pub fn done(&mut self, outcome: Outcome, env: &Environment) {
         if outcome == Outcome::NotSent {
-            self.not_sent(env);
+            self.handle_not_sent(env);
             return;
         }
         // An answer that does not belong to the step is as good as none.
@@ -36,11 +36,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         match core::mem::replace(&mut self.operation, Operation::Nothing) {
             Operation::Nothing | Operation::Look => {}
             Operation::ReadConfig => match outcome {
-                Outcome::Config(config) => self.new_config(&config, env),
+                Outcome::Config(config) => self.handle_config(&config, env),
                 _ => self.config.handle_no_reading(),
             },
-            Operation::UnplugAll => self.unplugged_all(response, env),
-            Operation::Plug(subs) => self.plugged(subs, response, env),
+            Operation::UnplugAll => self.handle_unplugged_all(response, env),
+            Operation::Plug(subs) => self.handle_plugged(subs, response, env),
             Operation::Take(subs) => match failure {
                 None => self.next = Some(Operation::UnplugTaken(subs)),
                 Some(_) => {
@@ -52,25 +52,25 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 if response != Response::Busy {
                     self.shrink.handle_taken(&subs);
                 }
-                self.unplugged(subs, response, env);
+                self.handle_unplugged(subs, response, env);
             }
-            Operation::UnplugIdle(subs) => self.unplugged(subs, response, env),
+            Operation::UnplugIdle(subs) => self.handle_unplugged(subs, response, env),
             Operation::Give(subs, rest) => {
                 // Handing memory to the page allocator cannot fail.
                 self.ask_or_release(subs, rest);
             }
-            Operation::Ask(subs, rest) => self.state_told(subs, rest, response, env),
-            Operation::Audit(subs) => self.audited(subs, response, env),
-            Operation::Withdraw(subs) => self.withdrawn(&subs, failure),
-            Operation::Add(memory_block) => self.added(memory_block, failure, env),
-            Operation::Online(memory_block) => self.onlined(memory_block, failure, env),
-            Operation::Remove(memory_blocks) => self.removed(memory_blocks, failure, env),
-            Operation::Resync => self.resynced(failure, env),
+            Operation::Ask(subs, rest) => self.handle_state(subs, rest, response, env),
+            Operation::Audit(subs) => self.handle_audited(subs, response, env),
+            Operation::Withdraw(subs) => self.handle_withdrawn(&subs, failure),
+            Operation::Add(memory_block) => self.handle_added(memory_block, failure, env),
+            Operation::Online(memory_block) => self.handle_onlined(memory_block, failure, env),
+            Operation::Remove(memory_blocks) => self.handle_removed(memory_blocks, failure, env),
+            Operation::Resync => self.handle_resynced(failure, env),
         }
     }
 
     /// The map would have had memory unplugged that Linux may use.
-    fn not_sent(&mut self, env: &Environment) {
+    fn handle_not_sent(&mut self, env: &Environment) {
         if let Operation::UnplugTaken(subs) | Operation::UnplugIdle(subs) =
             core::mem::replace(&mut self.operation, Operation::Nothing)
         {
@@ -79,7 +79,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.resync(env);
     }
 
-    fn new_config(&mut self, read: &Config, env: &Environment) {
+    fn handle_config(&mut self, read: &Config, env: &Environment) {
         let waits_for_host = self.retry.waits_for_host();
         let Some(reading) = self.config.handle_reading(read, waits_for_host) else {
             return;
@@ -93,7 +93,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.compare_sizes(&reading, env);
     }
 
-    fn unplugged_all(&mut self, response: Response, env: &Environment) {
+    fn handle_unplugged_all(&mut self, response: Response, env: &Environment) {
         match response {
             Response::Ack => {
                 self.unplug_all = false;
@@ -107,7 +107,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn plugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
+    fn handle_plugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
         let len = subs.end.saturating_sub(subs.start);
         match response {
             Response::Ack => {
@@ -146,7 +146,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// After an answer to UNPLUG. Whatever else than ACK it is, Linux gets back only what the device
     /// says, being asked, to have.
-    fn unplugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
+    fn handle_unplugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
         match response {
             Response::Ack => {
                 self.map.set_plugged(subs.clone(), false);
@@ -200,7 +200,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn state_told(
+    fn handle_state(
         &mut self,
         subs: Range<u32>,
         rest: Range<u32>,
@@ -248,7 +248,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.state_of(block).online()
     }
 
-    fn added(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
+    fn handle_added(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
         let block = self.map.geometry().block_of_memory_block(memory_block);
         self.set_transit(memory_block, false);
         if let Some(failure) = failure {
@@ -287,7 +287,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.retry.set_release_unusable(true);
     }
 
-    fn onlined(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
+    fn handle_onlined(&mut self, memory_block: u32, failure: Option<Failure>, env: &Environment) {
         self.set_transit(memory_block, false);
         let block = self.map.geometry().block_of_memory_block(memory_block);
         if self.map.memory_block_state(memory_block).online() {
@@ -304,7 +304,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    fn removed(&mut self, memory_blocks: Range<u32>, failure: Option<Failure>, env: &Environment) {
+    fn handle_removed(
+        &mut self,
+        memory_blocks: Range<u32>,
+        failure: Option<Failure>,
+        env: &Environment,
+    ) {
         let block = self
             .map
             .geometry()
@@ -314,7 +319,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.shrink.handle_removal_failed();
             // What nobody has a use for stays until the next attempt.
             self.retry.set_release_unusable(false);
-            self.removal_failed(block);
+            self.handle_removal_failed(block);
             if failure == Some(Failure::Mismatch) {
                 self.resync(env);
             }

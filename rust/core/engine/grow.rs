@@ -27,7 +27,7 @@ const FILL_ORDER: [Class; 6] = [
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when no more is plugged than requested; `None` if there is nothing, or
     /// (then `waiting` is set) nothing for now.
-    pub(super) fn grow(&mut self, env: &Environment) -> Option<Operation> {
+    pub(super) fn next_to_grow(&mut self, env: &Environment) -> Option<Operation> {
         if let Some(memory_block) = self.next_to_online() {
             return Some(Operation::Online(memory_block));
         }
@@ -72,11 +72,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             }
         }
         if geometry.memory_blocks_per_block() > 1 {
-            if let Some(operation) = self.next_to_clean(env) {
+            if let Some(operation) = self.next_empty(env) {
                 return Some(operation);
             }
         }
-        self.plug_new(missing, usable, env)
+        self.next_to_plug(missing, usable, env)
     }
 
     /// Nothing can be done for now but with what Linux has refused, if there is such: that it is
@@ -91,7 +91,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Plugs the sub-blocks, below `usable`, of a run of new blocks, which are added one by one after
     /// that.
-    fn plug_new(&mut self, missing: u32, usable: u32, env: &Environment) -> Option<Operation> {
+    fn next_to_plug(&mut self, missing: u32, usable: u32, env: &Environment) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let unused = self.map.class(Class::Unused);
         let is_usable = |block: &u32| geometry.subs_of(*block).start < usable;
@@ -214,7 +214,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// Removing a block that Linux has refused to bring online, if there is one of which nothing is
     /// in use.
-    pub(super) fn refused_and_offline(&self) -> Option<Operation> {
+    pub(super) fn next_refused(&self) -> Option<Operation> {
         let refused = self.map.class(Class::Refused);
         let mut block = refused.first()?;
         while self.map.state_of(block) != MemoryBlockState::Offline {

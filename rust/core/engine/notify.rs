@@ -62,7 +62,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.map
                 .set_flags(block, Flags::WANTED | Flags::REFUSED, false);
         }
-        self.moved(memory_block, &[])
+        self.handle_moved(memory_block, &[])
     }
 
     /// MEM_CANCEL_ONLINE, also for a move that was never announced. Returns as [`Engine::online`].
@@ -71,7 +71,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.map
                 .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
         }
-        self.moved(memory_block, &[])
+        self.handle_moved(memory_block, &[])
     }
 
     /// MEM_GOING_OFFLINE: a memory block is about to be emptied.
@@ -88,7 +88,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub fn offline(&mut self, memory_block: u32) -> bool {
         self.map
             .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
-        self.moved(memory_block, &[Reason::MemoryInUse])
+        self.handle_moved(memory_block, &[Reason::MemoryInUse])
     }
 
     /// MEM_CANCEL_OFFLINE. Returns whether the move had been announced and allowed.
@@ -97,7 +97,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         let moving = state.online() && self.map.is_moving(memory_block);
         if moving {
             self.map.set_memory_block_state(memory_block, state, false);
-            self.moved(memory_block, &[]);
+            self.handle_moved(memory_block, &[]);
         }
         moving
     }
@@ -158,7 +158,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// A move of a memory block has ended, and with it any wait for one of `reasons`, or for a block
     /// to grow with: its block was no candidate for anything meanwhile.
-    fn moved(&mut self, memory_block: u32, reasons: &[Reason]) -> bool {
+    fn handle_moved(&mut self, memory_block: u32, reasons: &[Reason]) -> bool {
         if self.flags_around(memory_block).contains(Flags::TRANSIT) {
             return false;
         }

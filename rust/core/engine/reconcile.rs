@@ -67,7 +67,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The next request of an audit, if there is one to go on with now.
-    pub(super) fn go_on_with_audit(&mut self, env: &Environment) -> Option<Operation> {
+    pub(super) fn next_of_audit(&mut self, env: &Environment) -> Option<Operation> {
         if !self.retry.audit_due(env.now_ms) {
             return None;
         }
@@ -115,7 +115,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The answer to a STATE request of an audit.
-    pub(super) fn audited(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
+    pub(super) fn handle_audited(
+        &mut self,
+        subs: Range<u32>,
+        response: Response,
+        env: &Environment,
+    ) {
         let len = subs.end.saturating_sub(subs.start);
         match self.audit.handle_answer(len, response) {
             None | Some(Finding::Smaller) => {}
@@ -200,13 +205,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// `block` could not be removed from Linux.
-    pub(super) fn removal_failed(&mut self, block: u32) {
+    pub(super) fn handle_removal_failed(&mut self, block: u32) {
         let subs = self.map.geometry().subs_of(block);
         self.audit.skip(&subs);
     }
 
     /// Whether the pages of `subs`, which the device does not have, are out of Linux' reach.
-    pub(super) fn withdrawn(&mut self, subs: &Range<u32>, failure: Option<Failure>) {
+    pub(super) fn handle_withdrawn(&mut self, subs: &Range<u32>, failure: Option<Failure>) {
         if failure.is_none() {
             self.correct(subs.clone(), false);
         } else {

@@ -112,7 +112,11 @@ impl Shrink {
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The next thing to do when more is plugged than requested; `None` (then `waiting` is set) if
     /// there is nothing for now.
-    pub(super) fn shrink(&mut self, env: &Environment, look: Look<'_>) -> Option<Operation> {
+    pub(super) fn next_to_shrink(
+        &mut self,
+        env: &Environment,
+        look: Look<'_>,
+    ) -> Option<Operation> {
         let excess = self.map.plugged().saturating_sub(self.target());
         let plugged_not_added = self.map.plugged_not_added();
         let more = excess.saturating_sub(plugged_not_added);
@@ -122,7 +126,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             .saturating_mul(self.map.geometry().subs_per_block());
         let due = self.shrink.flush_due(env.now_ms);
         if plugged_not_added > 0 && (more == 0 || due || plugged_not_added >= lump) {
-            if let Some(operation) = self.unplug_not_added(excess) {
+            if let Some(operation) = self.next_not_added(excess) {
                 return Some(operation);
             }
         }
@@ -130,10 +134,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         if plugged_not_added == 0 {
             self.shrink.removed_ms = None;
         }
-        if let Some(operation) = self.go_on(more, env, look) {
+        if let Some(operation) = self.next_of_pass(more, env, look) {
             return Some(operation);
         }
-        if let Some(operation) = self.unplug_not_added(excess) {
+        if let Some(operation) = self.next_not_added(excess) {
             return Some(operation);
         }
         self.wait_for_memory(env);
@@ -165,8 +169,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Removes blocks that hold nothing, when nothing else is to do.
-    pub(super) fn clean_up(&mut self, env: &Environment) -> Option<Operation> {
-        let operation = self.next_to_clean(env);
+    pub(super) fn next_to_clean_up(&mut self, env: &Environment) -> Option<Operation> {
+        let operation = self.next_empty(env);
         if operation.is_none() && self.has_empty() {
             self.wait_for_memory(env);
         }
@@ -180,16 +184,16 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The next removal of a block that holds nothing.
-    pub(super) fn next_to_clean(&mut self, env: &Environment) -> Option<Operation> {
+    pub(super) fn next_empty(&mut self, env: &Environment) -> Option<Operation> {
         if !self.has_empty() {
             return None;
         }
         // Nothing is looked at.
-        self.go_on(0, env, &|_| 0)
+        self.next_of_pass(0, env, &|_| 0)
     }
 
     /// Unplugs what is plugged but not in Linux, as many as `most` neighbours at once, from above.
-    pub(super) fn unplug_not_added(&mut self, most: u32) -> Option<Operation> {
+    pub(super) fn next_not_added(&mut self, most: u32) -> Option<Operation> {
         let geometry = *self.map.geometry();
         let plugged_not_added = self.map.class(Class::PluggedNotAdded);
         let most = most
@@ -221,7 +225,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Goes on with the pass, looking for something to do that frees at most `more` sub-blocks.
-    fn go_on(&mut self, more: u32, env: &Environment, look: Look<'_>) -> Option<Operation> {
+    fn next_of_pass(&mut self, more: u32, env: &Environment, look: Look<'_>) -> Option<Operation> {
         let plenty = self.plenty();
         let spent = self.shrink.pass.is_spent(env.now_ms);
         self.shrink.pass.go_on(env.free);

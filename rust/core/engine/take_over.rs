@@ -28,7 +28,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Linux has been looked at again, or could not be.
-    pub(super) fn resynced(&mut self, failure: Option<Failure>, env: &Environment) {
+    pub(super) fn handle_resynced(&mut self, failure: Option<Failure>, env: &Environment) {
         match failure {
             None => self.retry.resync_done(),
             Some(_) => self.retry.resync_failed(env),
