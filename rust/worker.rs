@@ -93,7 +93,7 @@ impl Worker {
 
     /// Tries at once what is waited for. May sleep.
     pub(crate) fn retry(&self) {
-        self.device.with_engine(|engine| engine.retry());
+        self.device.with_engine(|engine| engine.handle_retry());
         self.device.events().set(RECHECK);
     }
 
@@ -247,7 +247,7 @@ impl Worker {
                 device.region().remove(addr, size, online)
             });
             if removed.is_ok() {
-                device.with_engine(|engine| engine.gone(number));
+                device.with_engine(|engine| engine.handle_gone(number));
             }
         }
     }
@@ -261,7 +261,7 @@ impl Worker {
             Step::Add { memory_block } if outcome == Outcome::Done => Some(*memory_block),
             _ => None,
         };
-        device.with_engine(|engine| engine.done(outcome, env));
+        device.with_engine(|engine| engine.handle_outcome(outcome, env));
         self.give_back();
         device.close();
         let Some(number) = added else {
@@ -327,9 +327,9 @@ impl Run for Worker {
             let changed = events.clear(CONFIG | RECHECK) & CONFIG != 0;
             let step = device.with_engine(|engine| {
                 if changed {
-                    engine.config_changed();
+                    engine.handle_config_changed();
                 }
-                engine.step(&env, &|number| self.look(number))
+                engine.next_step(&env, &|number| self.look(number))
             });
             if let Step::Wait { ms: Some(0), .. } = step {
                 // The engine's lock was free in between. This may go on for a while.
@@ -374,7 +374,7 @@ impl Run for Worker {
             } else {
                 env = self.env();
             }
-            device.with_engine(|engine| engine.done(outcome, &env));
+            device.with_engine(|engine| engine.handle_outcome(outcome, &env));
             device.notify_changed();
         }
         self.report.publish();

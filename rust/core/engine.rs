@@ -2,10 +2,15 @@
 
 //! The resize engine: decides what the driver does next, and does nothing itself.
 //!
-//! One thread drives it: it asks for a [`Step`] ([`Engine::step`]), carries it out, and says how it
-//! went ([`Engine::done`]). Linux' memory notifier and online-page callback speak to it from other
-//! threads between, and even during, steps ([`notify`]). The caller serializes all of it with one
-//! lock, which is never held while a step is carried out.
+//! One thread drives it: it asks for a [`Step`] ([`Engine::next_step`]), carries it out, and says
+//! how it went ([`Engine::handle_outcome`]). Linux' memory notifier and online-page callback speak to
+//! it from other threads between, and even during, steps ([`notify`]). The caller serializes all of it
+//! with one lock, which is never held while a step is carried out.
+//!
+//! What it knows is in parts, none of which writes to another: the map, the config space
+//! (`config_tracker.rs`), when to try again (`retry.rs`), how far shrinking (`shrink.rs`, `pass.rs`) and
+//! asking the device (`audit.rs`) have come. Its own methods tell a part what happened
+//! (`handle_...`), look for the next step (`next_...`), or read its state.
 //!
 //! # What holds at any time
 //!
@@ -147,12 +152,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The device says that its config space changed.
-    pub fn config_changed(&mut self) {
+    pub fn handle_config_changed(&mut self) {
         self.config.handle_change();
     }
 
     /// Whatever is waited for, it is tried again at once.
-    pub fn retry(&mut self) {
+    pub fn handle_retry(&mut self) {
         self.start_over();
     }
 
@@ -217,12 +222,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.geometry().subs_in(self.config().requested_size)
     }
 
-    /// Decides what to do now. The answer must be carried out and reported with [`Engine::done`]
-    /// before the next call; only [`Step::Wait`] needs no report.
+    /// Decides what to do now. The answer must be carried out and reported with
+    /// [`Engine::handle_outcome`] before the next call; only [`Step::Wait`] needs no report.
     ///
     /// `look` is asked how much of an online memory block is in use, in bytes: about, and what is
     /// unplugged of it counts as used. Such a block stays online meanwhile.
-    pub fn step(&mut self, env: &Environment, look: Look<'_>) -> Step {
+    pub fn next_step(&mut self, env: &Environment, look: Look<'_>) -> Step {
         if let Some(operation) = self.next.take() {
             return self.start(operation);
         }

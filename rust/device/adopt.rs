@@ -34,7 +34,7 @@ impl Device {
         for number in 0..self.geometry.memory_blocks() {
             let state = self.settled_state(number, begun, patience_ms)?;
             count = count.saturating_add(u32::from(state != MemoryBlockState::Absent));
-            self.with_engine(|engine| engine.adopt(number, state));
+            self.with_engine(|engine| engine.handle_found(number, state));
         }
         for block in 0..self.geometry.blocks() {
             self.with_engine(|engine| self.adopt_withheld(engine, block));
@@ -118,7 +118,7 @@ impl Device {
                 addr = stop;
             }
             if any && all {
-                engine.adopt_withheld(sub);
+                engine.handle_found_withheld(sub);
             }
         }
     }

@@ -82,8 +82,8 @@ impl Device {
     fn going_offline(&self, number: u32) -> Result {
         let state = self.online_state(number);
         self.ask(|engine| {
-            engine.announced(number, state);
-            let verdict = engine.going_offline(number);
+            engine.handle_announced(number, state);
+            let verdict = engine.handle_going_offline(number);
             if verdict == Verdict::Allow {
                 self.each_withheld(engine, number, |pages| {
                     if !pages.release() {
@@ -120,10 +120,10 @@ impl Listener for Device {
                 let movable = movable();
                 let mut wanted = false;
                 self.ask(|engine| {
-                    engine.announced(number, MemoryBlockState::Offline);
+                    engine.handle_announced(number, MemoryBlockState::Offline);
                     let block = self.geometry.block_of_memory_block(number);
                     wanted = engine.map().flags(block).contains(Flags::WANTED);
-                    engine.going_online(number, movable)
+                    engine.handle_going_online(number, movable)
                 })
                 .inspect_err(|_| {
                     // What the driver itself brings online next says nothing to anybody.
@@ -135,25 +135,25 @@ impl Listener for Device {
             Event::GoingOffline => self.going_offline(number)?,
             Event::Online => {
                 let movable = movable();
-                let wake = self.with_engine(|engine| engine.online(number, movable));
+                let wake = self.with_engine(|engine| engine.handle_online(number, movable));
                 let zone = if movable { "movable" } else { "kernel" };
                 trace::block_onlined(self.dev(), start, size, zone);
                 self.moved(wake);
             }
             Event::Offline => {
-                let wake = self.with_engine(|engine| engine.offline(number));
+                let wake = self.with_engine(|engine| engine.handle_offline(number));
                 trace::block_offlined(self.dev(), start, size);
                 self.moved(wake);
             }
             Event::CancelOnline => {
-                let wake = self.with_engine(|engine| engine.cancel_online(number));
+                let wake = self.with_engine(|engine| engine.handle_cancel_online(number));
                 self.moved(wake);
             }
             Event::CancelOffline => {
                 let block = self.geometry.block_of_memory_block(number);
                 let ours = self.with_engine(|engine| {
                     let ours = engine.map().flags(block).contains(Flags::TRANSIT);
-                    if engine.cancel_offline(number) {
+                    if engine.handle_cancel_offline(number) {
                         self.each_withheld(engine, number, |pages| pages.reclaim());
                     }
                     ours

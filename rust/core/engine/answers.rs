@@ -17,8 +17,8 @@ use core::ops::DerefMut;
 use core::ops::Range;
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
-    /// Reports how the step that [`Engine::step`] asked for went. `env` is of the time after it.
-    pub fn done(&mut self, outcome: Outcome, env: &Environment) {
+    /// Takes how the step that [`Engine::next_step`] asked for went. `env` is of the time after it.
+    pub fn handle_outcome(&mut self, outcome: Outcome, env: &Environment) {
         if outcome == Outcome::NotSent {
             self.handle_not_sent(env);
             return;

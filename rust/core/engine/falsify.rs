@@ -13,12 +13,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub fn forget(&mut self, memory_block: u32) {
         self.map
             .set_memory_block_state(memory_block, MemoryBlockState::Absent, false);
-        self.retry();
+        self.handle_retry();
     }
 
     /// All is to be unplugged that an earlier kernel has plugged, as if Linux had none of it.
     pub fn require_unplug_all(&mut self) {
         self.unplug_all = true;
-        self.retry();
+        self.handle_retry();
     }
 }

@@ -25,7 +25,7 @@ pub enum Verdict {
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// MEM_GOING_ONLINE: a memory block is about to go online, into ZONE_MOVABLE or another zone.
-    pub fn going_online(&mut self, memory_block: u32, movable: bool) -> Verdict {
+    pub fn handle_going_online(&mut self, memory_block: u32, movable: bool) -> Verdict {
         let flags = self.flags_around(memory_block);
         let wanted = flags.contains(Flags::WANTED);
         match self.going(memory_block, false) {
@@ -50,7 +50,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// MEM_ONLINE. Returns whether the engine should have a look: it is somebody else's doing.
-    pub fn online(&mut self, memory_block: u32, movable: bool) -> bool {
+    pub fn handle_online(&mut self, memory_block: u32, movable: bool) -> bool {
         let state = if movable {
             MemoryBlockState::Movable
         } else {
@@ -65,8 +65,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.handle_moved(memory_block, &[])
     }
 
-    /// MEM_CANCEL_ONLINE, also for a move that was never announced. Returns as [`Engine::online`].
-    pub fn cancel_online(&mut self, memory_block: u32) -> bool {
+    /// MEM_CANCEL_ONLINE, also for a move that was never announced. Returns as
+    /// [`Engine::handle_online`].
+    pub fn handle_cancel_online(&mut self, memory_block: u32) -> bool {
         if self.map.memory_block_state(memory_block) == MemoryBlockState::Offline {
             self.map
                 .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
@@ -75,7 +76,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// MEM_GOING_OFFLINE: a memory block is about to be emptied.
-    pub fn going_offline(&mut self, memory_block: u32) -> Verdict {
+    pub fn handle_going_offline(&mut self, memory_block: u32) -> Verdict {
         let state = self.map.memory_block_state(memory_block);
         let verdict = self.going(memory_block, true);
         if verdict == Verdict::Allow {
@@ -84,15 +85,15 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         verdict
     }
 
-    /// MEM_OFFLINE. Returns as [`Engine::online`].
-    pub fn offline(&mut self, memory_block: u32) -> bool {
+    /// MEM_OFFLINE. Returns as [`Engine::handle_online`].
+    pub fn handle_offline(&mut self, memory_block: u32) -> bool {
         self.map
             .set_memory_block_state(memory_block, MemoryBlockState::Offline, false);
         self.handle_moved(memory_block, &[Reason::MemoryInUse])
     }
 
     /// MEM_CANCEL_OFFLINE. Returns whether the move had been announced and allowed.
-    pub fn cancel_offline(&mut self, memory_block: u32) -> bool {
+    pub fn handle_cancel_offline(&mut self, memory_block: u32) -> bool {
         let state = self.map.memory_block_state(memory_block);
         let moving = state.online() && self.map.is_moving(memory_block);
         if moving {
@@ -104,7 +105,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// A memory block has been removed from Linux outside of a step, by a driver that is winding
     /// down.
-    pub fn gone(&mut self, memory_block: u32) {
+    pub fn handle_gone(&mut self, memory_block: u32) {
         self.map
             .set_memory_block_state(memory_block, MemoryBlockState::Absent, false);
     }
@@ -136,7 +137,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// Whether `memory_block` is kept offline for as long as the step under way lasts: it is offline, and
-    /// [`Engine::going_online`] refuses it. For [`crate::guard::Usage::keeps_offline`].
+    /// [`Engine::handle_going_online`] refuses it. For [`crate::guard::Usage::keeps_offline`].
     pub fn keeps_offline(&self, memory_block: u32) -> bool {
         self.map.memory_block_state(memory_block) == MemoryBlockState::Offline
             && !self.map.is_moving(memory_block)

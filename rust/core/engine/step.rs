@@ -60,7 +60,7 @@ pub enum Step {
         subs: Range<u32>,
     },
     /// Look at what Linux has of the device's memory, and tell the engine of each memory block with
-    /// [`super::Engine::adopt`], as when a driver takes over.
+    /// [`super::Engine::handle_found`], as when a driver takes over.
     Resync,
     /// Nothing, until something happens or this many milliseconds have passed.
     Wait {

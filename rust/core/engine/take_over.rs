@@ -13,7 +13,8 @@ use core::ops::DerefMut;
 
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Linux has memory of the device from an earlier life of the driver, which is to be kept. To
-    /// be called before anything else, and followed by [`Engine::adopt`] for each memory block.
+    /// be called before anything else, and followed by [`Engine::handle_found`] for each memory
+    /// block.
     pub fn take_over(&mut self) {
         self.unplug_all = false;
         self.audit.begin_taking_over();
@@ -38,7 +39,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// Linux has `memory_block` in this state, as was found after [`Engine::take_over`] or for a
     /// [`super::Step::Resync`]. Of its sub-blocks all are believed to be plugged where Linux may use
     /// them, until the device has been asked.
-    pub fn adopt(&mut self, memory_block: u32, state: MemoryBlockState) {
+    pub fn handle_found(&mut self, memory_block: u32, state: MemoryBlockState) {
         if self.map.is_moving(memory_block) {
             // The memory notifier tells how that ends.
             return;
@@ -57,10 +58,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// A move of `memory_block` is announced, which was in `state` until now. It does not begin before
-    /// all is known, so [`Engine::adopt`] need not wait for its end.
-    pub fn announced(&mut self, memory_block: u32, state: MemoryBlockState) {
+    /// all is known, so [`Engine::handle_found`] need not wait for its end.
+    pub fn handle_announced(&mut self, memory_block: u32, state: MemoryBlockState) {
         if self.audit.is_taking_over() && self.is_news(memory_block, state) {
-            self.adopt(memory_block, state);
+            self.handle_found(memory_block, state);
         }
     }
 
@@ -72,8 +73,9 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     }
 
     /// The pages of sub-block `sub` are out of the page allocator, where its memory blocks are
-    /// online: the earlier life of the driver kept them away from Linux. After [`Engine::adopt`].
-    pub fn adopt_withheld(&mut self, sub: u32) {
+    /// online: the earlier life of the driver kept them away from Linux. After
+    /// [`Engine::handle_found`].
+    pub fn handle_found_withheld(&mut self, sub: u32) {
         self.map.set_plugged(sub..sub.saturating_add(1), false);
     }
 

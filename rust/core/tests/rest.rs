@@ -99,11 +99,11 @@ fn a_block_that_does_not_go_online_can_be_grown_into() {
     let last = MOST_OFFLINE as u32 - 1;
     sim.request(u64::from(last) * BLOCK + SUB);
     settle(&mut sim);
-    assert_eq!(sim.engine.going_online(last, true), Verdict::Allow);
+    assert_eq!(sim.engine.handle_going_online(last, true), Verdict::Allow);
     sim.request(MOST_OFFLINE * BLOCK);
     sim.run(100);
     assert_eq!(sim.engine.status().reason, Reason::OfflineLimit);
-    sim.engine.cancel_online(last);
+    sim.engine.handle_cancel_online(last);
     settle(&mut sim);
     assert_eq!(sim.plugged(), MOST_OFFLINE * BLOCK);
 }
@@ -156,7 +156,7 @@ fn a_sub_block_that_is_going_online_is_left_as_it_is() {
         assert!(step.is_some(), "it was not asked");
         sim.finish();
     }
-    assert_eq!(sim.engine.going_online(0, true), Verdict::Allow);
+    assert_eq!(sim.engine.handle_going_online(0, true), Verdict::Allow);
     assert_eq!(sim.engine.same_from(0, 1), (true, 0..1));
     // What it says now must not change what Linux was told.
     sim.finish();
@@ -181,10 +181,10 @@ fn others_have_their_turn_while_many_blocks_are_looked_at() {
             looks.set(looks.get() + 1);
             BLOCK
         };
-        match sim.engine.step(&env, &look) {
+        match sim.engine.next_step(&env, &look) {
             Step::ReadConfig => {
                 let config = virtio_mem_core::engine::Outcome::Config(sim.config);
-                sim.engine.done(config, &env);
+                sim.engine.handle_outcome(config, &env);
             }
             Step::Wait { ms: Some(0), .. } => turns += 1,
             Step::Remove { .. } => break,

@@ -91,17 +91,17 @@ fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
     let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
     resize(&mut sim, 2 * BLOCK);
     // With nothing to take over, a block that the engine has not added is none of it.
-    sim.engine.announced(3, MemoryBlockState::Offline);
+    sim.engine.handle_announced(3, MemoryBlockState::Offline);
     assert_eq!(
         sim.engine.map().memory_block_state(3),
         MemoryBlockState::Absent
     );
-    assert_eq!(sim.engine.going_online(3, true), Verdict::Deny);
+    assert_eq!(sim.engine.handle_going_online(3, true), Verdict::Deny);
     let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&sim.geometry)];
     let mut engine = Engine::new(sim.geometry, words, sim.config, Onlining::Movable);
     engine.take_over();
-    engine.announced(0, MemoryBlockState::Movable);
-    engine.announced(1, MemoryBlockState::Offline);
+    engine.handle_announced(0, MemoryBlockState::Movable);
+    engine.handle_announced(1, MemoryBlockState::Offline);
     assert_eq!(
         engine.map().memory_block_state(0),
         MemoryBlockState::Movable
@@ -111,12 +111,12 @@ fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
         MemoryBlockState::Offline
     );
     // They wait all the same, and what is said later of one that is known changes nothing.
-    assert_eq!(engine.going_offline(0), Verdict::Later);
-    assert_eq!(engine.going_online(1, true), Verdict::Later);
-    engine.adopt(0, MemoryBlockState::Kernel);
-    engine.adopt(1, MemoryBlockState::Offline);
-    engine.adopt_withheld(1);
-    engine.announced(0, MemoryBlockState::Movable);
+    assert_eq!(engine.handle_going_offline(0), Verdict::Later);
+    assert_eq!(engine.handle_going_online(1, true), Verdict::Later);
+    engine.handle_found(0, MemoryBlockState::Kernel);
+    engine.handle_found(1, MemoryBlockState::Offline);
+    engine.handle_found_withheld(1);
+    engine.handle_announced(0, MemoryBlockState::Movable);
     assert_eq!(
         engine.map().memory_block_state(0),
         MemoryBlockState::Movable

@@ -163,12 +163,12 @@ fn a_block_that_moves_is_not_forgotten() {
     resize(&mut sim, 2 * BLOCK - SUB);
     // Somebody empties the only block that has room.
     let partial = u32::from(sim.engine.map().plugged_in(1) < 8);
-    assert_eq!(sim.engine.going_offline(partial), Verdict::Allow);
+    assert_eq!(sim.engine.handle_going_offline(partial), Verdict::Allow);
     sim.request(2 * BLOCK);
     sim.run(50);
     assert_eq!(sim.plugged(), 2 * BLOCK - SUB);
     assert_eq!(sim.engine.status().reason, Reason::NotAddressable);
-    assert!(sim.engine.cancel_offline(partial));
+    assert!(sim.engine.handle_cancel_offline(partial));
     settle(&mut sim);
     assert_eq!(sim.plugged(), 2 * BLOCK);
 }

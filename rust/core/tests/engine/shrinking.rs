@@ -166,5 +166,5 @@ fn what_is_half_done_is_known_at_the_end() {
     sim.finish();
     assert_eq!(sim.engine.wind_down(), Some(subs));
     assert_eq!(sim.engine.wind_down(), None);
-    assert_eq!(sim.engine.going_offline(0), Verdict::Allow);
+    assert_eq!(sim.engine.handle_going_offline(0), Verdict::Allow);
 }

@@ -90,8 +90,8 @@ impl Sim {
             return false;
         }
         let number = block as u32;
-        if self.engine.going_online(number, movable) != Verdict::Allow {
-            let wake = self.engine.cancel_online(number);
+        if self.engine.handle_going_online(number, movable) != Verdict::Allow {
+            let wake = self.engine.handle_cancel_online(number);
             self.ring(wake);
             return false;
         }
@@ -105,7 +105,7 @@ impl Sim {
             None => false,
             Some(Move::Online(block, movable)) if go_on => self.end_online(block, movable),
             Some(Move::Online(block, _)) => {
-                let wake = self.engine.cancel_online(block as u32);
+                let wake = self.engine.handle_cancel_online(block as u32);
                 self.ring(wake);
                 false
             }
@@ -128,7 +128,7 @@ impl Sim {
         } else {
             Block::Kernel
         };
-        let wake = self.engine.online(number, movable);
+        let wake = self.engine.handle_online(number, movable);
         self.ring(wake);
         self.check();
         true
@@ -145,8 +145,8 @@ impl Sim {
         if !matches!(self.blocks[block], Block::Movable | Block::Kernel) {
             return false;
         }
-        if self.engine.going_offline(block as u32) != Verdict::Allow {
-            assert!(!self.engine.cancel_offline(block as u32));
+        if self.engine.handle_going_offline(block as u32) != Verdict::Allow {
+            assert!(!self.engine.handle_cancel_offline(block as u32));
             self.ring(true);
             return false;
         }
@@ -157,13 +157,13 @@ impl Sim {
     fn end_offline(&mut self, block: usize, go_on: bool) -> bool {
         let (number, cells) = (block as u32, self.cells_of(block));
         if !go_on || self.owner[cells.clone()].contains(&Owner::Pinned) {
-            assert!(self.engine.cancel_offline(number));
+            assert!(self.engine.handle_cancel_offline(number));
             self.ring(true);
             return false;
         }
         self.owner[cells].fill(Owner::Nobody);
         self.blocks[block] = Block::Offline;
-        let wake = self.engine.offline(number);
+        let wake = self.engine.handle_offline(number);
         self.ring(wake);
         true
     }

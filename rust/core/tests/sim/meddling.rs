@@ -59,7 +59,7 @@ impl Sim {
                 Block::Movable => MemoryBlockState::Movable,
                 Block::Kernel => MemoryBlockState::Kernel,
             };
-            self.engine.adopt(number as u32, state);
+            self.engine.handle_found(number as u32, state);
         }
         for sub in 0..self.geometry.subs() {
             let size = (BLOCK / SUB) as usize;
@@ -67,7 +67,7 @@ impl Sim {
                 |cell: &usize| self.owner[*cell] != Owner::Nobody && !self.hidden[*cell / size];
             let mut cells = self.cells(&(sub..sub + 1)).filter(online).peekable();
             if cells.peek().is_some() && cells.all(|cell| self.owner[cell] == Owner::Driver) {
-                self.engine.adopt_withheld(sub);
+                self.engine.handle_found_withheld(sub);
             }
         }
     }

@@ -279,13 +279,13 @@ impl Sim {
 
     /// Tells the driver that the device's configuration has changed.
     pub(crate) fn config_changed(&mut self) {
-        self.engine.config_changed();
+        self.engine.handle_config_changed();
         self.ring(true);
     }
 
     /// The admin has it tried at once.
     pub(crate) fn retry(&mut self) {
-        self.engine.retry();
+        self.engine.handle_retry();
         self.ring(true);
     }
 
@@ -325,7 +325,7 @@ impl Sim {
                 .take()
                 .filter(|doze| self.free < doze.free && self.now_ms < doze.until_ms);
             let dozing = self.doze.is_some().then(|| self.engine.status());
-            match self.engine.step(&env, &look) {
+            match self.engine.next_step(&env, &look) {
                 Step::Wait { ms, free } => {
                     let Status { state, reason, .. } = self.engine.status();
                     // These end with what the host or the admin does.
@@ -364,7 +364,7 @@ impl Sim {
         if let Some(step) = self.step.take() {
             let outcome = self.carry_out(&step);
             let env = self.env();
-            self.engine.done(outcome, &env);
+            self.engine.handle_outcome(outcome, &env);
             self.check();
         }
     }
