@@ -3,14 +3,14 @@
 //! The resize engine: decides what the driver does next, and does nothing itself.
 //!
 //! One thread drives it: it asks for a [`Step`] ([`Engine::next_step`]), carries it out, and says
-//! how it went ([`Engine::handle_outcome`]). Linux' memory notifier and online-page callback speak to
-//! it from other threads between, and even during, steps ([`notify`]). The caller serializes all of it
-//! with one lock, which is never held while a step is carried out.
+//! how it went ([`Engine::handle_outcome`]). Linux' memory notifier and online-page callback speak
+//! to it from other threads between, and even during, steps ([`notify`]). The caller serializes all
+//! of it with one lock, which is never held while a step is carried out.
 //!
 //! What it knows is in parts, none of which writes to another: the map, the config space
-//! (`config_tracker.rs`), when to try again (`retry.rs`), how far shrinking (`shrink.rs`, `pass.rs`) and
-//! asking the device (`audit.rs`) have come. Its own methods tell a part what happened
-//! (`handle_...`), look for the next step (`next_...`), or read its state.
+//! (`config_tracker.rs`), when to try again (`retry.rs`), how far shrinking (`shrink.rs`, `pass.rs`)
+//! and asking the device (`audit.rs`) have come. Its own methods take what happened (`handle_...`),
+//! look for the next step (`next_...`), or read its state.
 //!
 //! # What holds at any time
 //!

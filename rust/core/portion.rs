@@ -62,8 +62,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The size of a full batch, in bytes. With more the host would see memory arrive or leave in larger
-    /// lumps than it needs to; with less an exit to the host would come with every block.
+    /// The size of a full batch, in bytes. With more the host would see memory arrive or leave in
+    /// larger lumps than it needs to; with less an exit to the host would come with every block.
     const BYTES: u64 = 2 << 30;
 
     /// A full batch.

@@ -93,8 +93,8 @@ impl Audit {
         self.progress = None;
     }
 
-    /// What comes next, for a usable region that ends at sub-block `end`, with at most `most` sub-blocks
-    /// in a request.
+    /// What comes next, for a usable region that ends at sub-block `end`, with at most `most`
+    /// sub-blocks in a request.
     pub(super) fn next(&mut self, end: u32, most: u32) -> Option<Next> {
         let progress = self.progress?;
         if progress.at < end {
@@ -155,8 +155,8 @@ impl Audit {
         }
     }
 
-    /// The device has been asked about all, and its plugged size differs by `skew` from what it said. Returns
-    /// whether that is how it counts; if not, it may have changed since it was asked.
+    /// The device has been asked about all its blocks, and its plugged size differs from them by
+    /// `skew`. Returns whether that is how it counts; if not, they may have changed since.
     pub(super) fn confirms(&mut self, skew: u64) -> bool {
         // Some devices count their plugged size wrong for good: by what it differs now is no reason
         // to ask again.

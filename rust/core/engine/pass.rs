@@ -60,8 +60,8 @@ pub(super) fn is_full(class: Class) -> bool {
     )
 }
 
-/// Whether the blocks of a class have to be taken offline. (Of an incomplete block what Linux has may be
-/// offline.)
+/// Whether the blocks of a class have to be taken offline. (Of an incomplete block what Linux has
+/// may be offline.)
 pub(super) fn is_online(class: Class) -> bool {
     !matches!(
         class,
@@ -160,8 +160,8 @@ impl Pass {
         self.free_then.get_or_insert(free);
     }
 
-    /// It ends, or is broken off, with `free` memory. Returns on how much it could count: what was freed
-    /// while it went on counts as news too.
+    /// It ends, or is broken off, with `free` memory. Returns the least that it could count on: what
+    /// was freed while it went on is news too.
     pub(super) fn stop(&mut self, free: u64) -> u64 {
         self.free_then.take().unwrap_or(free).min(free)
     }
@@ -171,10 +171,10 @@ impl Pass {
         self.fruitless_ms(now_ms) > BUDGET_MS
     }
 
-    /// Starts again if so much memory is free that was not when more of it was used: what is left for
-    /// last may no longer be the best that can be done. Whole blocks go much faster than their parts,
-    /// where there is room again for what is in them. Only what has been achieved pays for going over
-    /// them once more.
+    /// Starts again if so much memory is free that was not when more of it was used: what is left
+    /// for last may no longer be the best that can be done. Whole blocks go much faster than their
+    /// parts, where there is room again for what is in them. Only what has been achieved pays for
+    /// going over them once more.
     pub(super) fn restart_if_freed(&mut self, free: u64, plenty: u64) {
         let least = free.min(self.least_free.unwrap_or(free));
         self.least_free = Some(least);
@@ -194,7 +194,7 @@ impl Pass {
         self.below = block;
     }
 
-    /// Goes over the blocks of the phase once more; returns whether it does so with another threshold.
+    /// Goes over the blocks of the phase once more; returns whether there is a threshold for that.
     pub(super) fn next_sweep(&mut self) -> bool {
         self.sweep = self.sweep.saturating_add(1);
         self.below = u32::MAX;

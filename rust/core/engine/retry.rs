@@ -57,8 +57,7 @@ pub(super) struct Waiting {
     until_ms: Option<u64>,
     /// With `MemoryInUse`: when another attempt is worthwhile before that.
     freed: Option<Freed>,
-    /// Linux could not take memory that is plugged. It is of use to nobody, so the host gets it
-    /// back while we wait.
+    /// Linux could not take memory that is plugged: the host gets it back during the wait.
     release_unusable: bool,
 }
 

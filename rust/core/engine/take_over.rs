@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding out what Linux has of the device's memory: when a driver takes over, and when the map was
-//! found wrong.
+//! Finding out what Linux has of the device's memory: when a driver takes over, and when the map
+//! was found wrong.
 
 use super::Engine;
 use super::Environment;

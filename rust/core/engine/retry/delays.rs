@@ -6,11 +6,11 @@ use crate::backoff::Backoff;
 use crate::engine::step::WATCH_MS;
 use crate::vocabulary::Reason;
 
-/// Whose turn it is to change something. Each has a delay of its own, which grows with each failure.
+/// Whose turn it is to change something: each has a delay of its own, longer after each failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// The host is busy, refused something, or called it an error. When it has room again, a growing
-    /// guest is to notice that within five seconds.
+    /// The host is busy, refused something, or called it an error. When it has room again, a
+    /// growing guest is to notice that within five seconds.
     Host,
     /// Memory is in use. Attempts are also made as soon as memory was freed, so that the limit
     /// only matters for pages that were pinned and no longer are.
@@ -44,8 +44,8 @@ pub(super) enum Delay {
     Growing(Pace),
 }
 
-/// The delay for each reason: after a failure, and where nothing was tried, as it would have been in
-/// vain.
+/// The delay for each reason: after a failure, and where nothing was tried, as it would have been
+/// in vain.
 pub(super) const fn delays(reason: Reason) -> (Delay, Delay) {
     use Delay::Event;
     use Delay::Fixed;
@@ -76,8 +76,8 @@ const REST_FACTOR: u64 = 2_000;
 /// The longest rest, in milliseconds.
 const MAX_REST_MS: u64 = 3_600_000;
 
-/// How long to rest after a pass that has achieved nothing for `fruitless_ms`, when `passes` before it have
-/// done no better, in milliseconds.
+/// How long to rest after a pass that has achieved nothing for `fruitless_ms`, when `passes` before
+/// it have done no better, in milliseconds.
 pub(super) fn rest_ms(fruitless_ms: u64, passes: u32) -> u64 {
     let factor = 4_u64.saturating_pow(passes).min(REST_FACTOR);
     fruitless_ms.saturating_mul(factor).min(MAX_REST_MS)
