@@ -144,11 +144,6 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         None
     }
 
-    /// Begins a new pass with the next step that shrinks.
-    pub(super) fn begin_pass(&mut self) {
-        self.pass = Pass::new();
-    }
-
     /// How much more free memory than before makes a pass from the beginning worthwhile.
     fn plenty(&self) -> u64 {
         let geometry = self.map.geometry();
