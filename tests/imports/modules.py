@@ -132,7 +132,8 @@ class Crates:
             found = self._named(module, first, seen | {name})
             if found is not None:
                 return found[0], (*found[1], *rest)
-            if first in self.sources[self.files[module]].macros:
+            # No crate has capitals in its name: a type of this module.
+            if first in self.sources[self.files[module]].macros or not first.islower():
                 return None
         if first in self.roots and (first,) in self.files:
             return (first,), rest

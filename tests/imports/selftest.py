@@ -103,6 +103,10 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
             CIRCLE,
         ],
     ),
+    "variants of a type of its own": (
+        {"rust/lower.rs": "enum Leaf { Green }\nfn f() { use Leaf::Green; }\n"},
+        [],
+    ),
     "module of tests": (
         {"rust/lower.rs": "mod tests {\n    use super::*;\n    use super::super::upper;\n}\n"},
         [f"rust/lower.rs:3: uses super::super::upper: {UP}", CIRCLE],
