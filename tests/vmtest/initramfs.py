@@ -20,7 +20,7 @@ BUSYBOX = Path("/bin/busybox")
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 
 # What single tests load, from /modules, by file name.
-SPARE_MODULES = ("memory_notifier_error_inject", "virtio_balloon")
+SPARE_MODULES = ("memory_notifier_error_inject", "virtio_balloon", "virtio_blk", "zram")
 
 # The drivers to choose from, by name, with their paths in the guest.
 DRIVERS = {

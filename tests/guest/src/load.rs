@@ -32,6 +32,8 @@ pub(crate) const OPTIONS: &str = "\
   --mlock      lock the pages that are kept
   --pin        also hold a few pages that cannot be moved
   --modest     leave the processors to others
+  --huge       in transparent huge pages
+  --hugetlb    in pages of the pool of huge pages
   --watch      go on checking between commands
   --seed S     a number that the content depends on
 commands: check | keep MIB (free all beyond) | free | quit
@@ -57,7 +59,17 @@ struct Options {
     pin: bool,
     watch: bool,
     modest: bool,
+    pages: Pages,
     seed: u64,
+}
+
+/// What pages the memory is made of.
+#[derive(Clone, Copy, Default)]
+enum Pages {
+    #[default]
+    Small,
+    Huge,
+    Pooled,
 }
 
 impl Options {
@@ -72,6 +84,8 @@ impl Options {
                 "--modest" => options.modest = true,
                 "--pin" => options.pin = true,
                 "--watch" => options.watch = true,
+                "--huge" => options.pages = Pages::Huge,
+                "--hugetlb" => options.pages = Pages::Pooled,
                 _ => return None,
             }
         }
@@ -95,7 +109,12 @@ struct Load {
 
 impl Load {
     fn new(options: &Options) -> io::Result<Self> {
-        let mut memory = Mapping::new(options.mib << 20)?;
+        let len = options.mib << 20;
+        let mut memory = match options.pages {
+            Pages::Small => Mapping::new(len)?,
+            Pages::Huge => Mapping::huge(len)?,
+            Pages::Pooled => Mapping::pooled(len)?,
+        };
         let pages = memory.pages();
         // All is filled first even if most is given back: the pages that stay are
         // then spread over as much physical memory.

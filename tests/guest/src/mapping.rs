@@ -43,8 +43,26 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Maps `len` bytes, in huge pages where the kernel has some.
+    pub(crate) fn huge(len: usize) -> io::Result<Self> {
+        let mapping = Self::reserve(len)?;
+        mapping.resize_pages(PageSize::Huge)?;
+        Ok(mapping)
+    }
+
+    /// Maps `len` bytes of the pool of huge pages (hugetlb), of which nothing is reserved: to touch
+    /// more of them than the pool has ends the process.
+    pub(crate) fn pooled(len: usize) -> io::Result<Self> {
+        // An address that the kernel chooses for these is aligned already.
+        Self::map(len, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
+    }
+
     /// Maps `len` bytes, in pages of whatever size the kernel chooses.
     pub(crate) fn reserve(len: usize) -> io::Result<Self> {
+        Self::map(len, 0)
+    }
+
+    fn map(len: usize, flags: libc::c_int) -> io::Result<Self> {
         assert!(len > 0 && len % HUGE == 0);
         // SAFETY: A new private mapping at an address of the kernel's choice
         // overlaps nothing.
@@ -53,7 +71,7 @@ impl Mapping {
                 std::ptr::null_mut(),
                 len + HUGE,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags,
                 -1,
                 0,
             )
