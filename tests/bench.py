@@ -15,8 +15,7 @@ import sys
 import time
 
 from vmtest.accel import accelerator, describe_accelerator
-from vmtest.bench.case import DRIVERS, QUICK, THEIRS, Case
-from vmtest.bench.cases import chosen
+from vmtest.bench.case import DRIVERS, QUICK, THEIRS, Case, chosen
 from vmtest.bench.report import Results
 from vmtest.errors import TestFailure
 from vmtest.kernel import Kernel

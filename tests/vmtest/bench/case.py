@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a benchmark consists of: rows of its table, and guests that give values for them."""
 
+import importlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,8 +26,10 @@ class Row:
     unit: str = "s"
     # What this module's value has to be at most, as a part of the C driver's ...
     ratio: float | None = None
-    # ... or as it is.
+    # ... or as it is ...
     limit: float | None = None
+    # ... or that it may be more than the C driver's.
+    over: float | None = None
 
 
 # Values for rows.
@@ -78,3 +82,14 @@ def together(function: MeasureTogether) -> MeasureTogether:
     for what takes so short that the machine's own ups and downs would be what is measured."""
     CASES.append(Case(function.__name__, (OURS, THEIRS), True, function, None, None))
     return function
+
+
+# The files that declare cases, in the order of the table.
+FILES = ("cases", "in_use")
+
+
+def chosen(pattern: str) -> list[Case]:
+    """The cases in whose name a regular expression is found."""
+    for name in FILES:
+        importlib.import_module(f"{__package__}.{name}")
+    return [case for case in CASES if re.search(pattern, case.name)]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """The cases: what a host or an administrator waits for."""
 
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from ..qemu import MemDevice
 from ..testdevice import LOW, DeviceGuest
 from ..units import GIB, KIB, MIB
 from . import measure
-from .case import CASES, FLOOR, OURS, QUICK, Case, Row, Values, case, together
+from .case import FLOOR, OURS, QUICK, Row, Values, case, together
 
 # How large a guest without a load of its own is when it is resized, in GiB.
 IDLE_SIZES = (1, 4) if QUICK else (1, 8, 32)
@@ -332,8 +331,3 @@ def instructions(driver: str) -> Values:
             guest.expect_hotplugged(size)
             values[row] = (measure.kernel_nanoseconds(guest) - before) / 1e6
         return values
-
-
-def chosen(pattern: str) -> list[Case]:
-    """The cases in whose name a regular expression is found."""
-    return [case for case in CASES if re.search(pattern, case.name)]

@@ -109,13 +109,18 @@ def faulted(guest: Guest) -> int:
     return (int(fields[7]) + int(fields[9])) * 4096
 
 
+def vmstat(guest: Guest, name: str) -> int:
+    """What the guest has counted since it was started."""
+    for line in guest.read("/proc/vmstat").splitlines():
+        counter, value = line.split()
+        if counter == name:
+            return int(value)
+    raise TestFailure(f"no {name} in /proc/vmstat")
+
+
 def migrated(guest: Guest) -> int:
     """Pages that the guest has migrated since it was started."""
-    for line in guest.read("/proc/vmstat").splitlines():
-        name, value = line.split()
-        if name == "pgmigrate_success":
-            return int(value)
-    raise TestFailure("no pgmigrate_success in /proc/vmstat")
+    return vmstat(guest, "pgmigrate_success")
 
 
 def kernel_nanoseconds(guest: Guest) -> int:

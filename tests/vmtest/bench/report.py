@@ -63,6 +63,9 @@ class Results:
         ours, ratio = self.median(row, OURS), self.ratio(row, THEIRS)
         if row.limit is not None and ours is not None:
             return ours <= row.limit
+        theirs = self.median(row, THEIRS)
+        if row.over is not None and ours is not None and theirs is not None:
+            return ours <= theirs + row.over
         if row.ratio is not None and ratio is not None:
             return ratio <= row.ratio
         return None
@@ -86,6 +89,8 @@ class Results:
         verdict = {True: "yes", False: "**no**", None: ""}[self.met(row)]
         if row.limit is not None:
             return f"<= {row.limit:g} {row.unit}: {verdict}"
+        if row.over is not None:
+            return f"<= {row.over:g} {row.unit} more: {verdict}"
         return f"<= {row.ratio:g}: {verdict}" if row.ratio is not None else ""
 
     def json(self, about: Mapping[str, object]) -> str:
@@ -98,7 +103,7 @@ class Results:
                 "ratio": self.ratio(row, THEIRS),
                 "spread": self.spread(row),
                 "times_floor": self.ratio(row, FLOOR),
-                "wanted": {"ratio": row.ratio, "limit": row.limit},
+                "wanted": {"ratio": row.ratio, "limit": row.limit, "over": row.over},
                 "met": self.met(row),
             }
             for row, by_driver in self._values.items()
