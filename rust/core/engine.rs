@@ -151,6 +151,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.map.geometry().size_of(self.map.plugged())
     }
 
+    /// How much of what Linux has it still has to give up, in bytes.
+    pub fn excess_bytes(&self) -> u64 {
+        let excess = self.map.plugged().saturating_sub(self.target());
+        let more = excess.saturating_sub(self.map.plugged_not_added());
+        self.map.geometry().size_of(more)
+    }
+
     /// The device says that its config space changed.
     pub fn handle_config_changed(&mut self) {
         self.config.handle_change();

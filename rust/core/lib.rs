@@ -12,6 +12,7 @@
 //! - [`engine`]: events in, next step out; the only place where decisions are made.
 //! - [`guard`]: the check before memory is given up, for which Linux is asked.
 //! - [`kernel_memory`]: how much of it there is for what has to be allocated to add memory.
+//! - [`emptying`]: in which way memory in use is emptied.
 //! - [`backoff`], [`portion`] and [`migration_budget`]: when to try again, for how much, and
 //!   how much may be migrated.
 //! - [`statistics`]: what came of it so far.
@@ -24,6 +25,7 @@
 pub mod backoff;
 pub mod block_map;
 pub mod block_set;
+pub mod emptying;
 pub mod engine;
 pub mod geometry;
 pub mod guard;
