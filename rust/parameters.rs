@@ -10,6 +10,7 @@ use crate::linux::param;
 use crate::linux::param::Choice;
 use crate::linux::param::Plain;
 use kernel::prelude::*;
+use virtio_mem_core::emptying::Ways;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::geometry::BigBlocks;
 
@@ -23,6 +24,36 @@ param::module_parameter!(
     0o644,
     "Try to unplug online memory"
 );
+
+/// Whether a shrink may have memory swapped out.
+pub(crate) static RECLAIM: Plain<bool> = Plain::new(true);
+param::module_parameter!(
+    RECLAIM,
+    "reclaim",
+    "bool",
+    param::BOOL_OPS,
+    0o644,
+    "Have memory in use swapped out where a shrink needs it. Default is 1"
+);
+
+static EMPTYING: Choice = Choice::new(&[c"auto", c"offline", c"contig"]);
+param::module_parameter!(
+    EMPTYING,
+    "emptying",
+    "charp",
+    &raw const param::CHOICE_OPS,
+    0o644,
+    "How memory in use is emptied: auto (whichever way is best, default), offline (by taking it offline only) or contig (as a contiguous range first, always)"
+);
+
+/// What `emptying` says.
+pub(crate) fn ways() -> Ways {
+    match EMPTYING.get() {
+        0 => Ways::Auto,
+        1 => Ways::Offline,
+        _ => Ways::Contiguous,
+    }
+}
 
 /// Use big-block mode even where sub-blocks would do.
 static FORCE_BBM: Plain<bool> = Plain::new(false);

@@ -28,6 +28,7 @@ use kernel::time::Instant;
 use kernel::time::Monotonic;
 use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::MemoryBlockState;
+use virtio_mem_core::emptying::Emptying;
 use virtio_mem_core::engine::Environment;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
@@ -59,6 +60,9 @@ pub(crate) struct Worker {
     /// As for the queue.
     #[pin]
     deadline: Mutex<AttemptDeadline>,
+    /// As for the queue.
+    #[pin]
+    emptying: Mutex<Emptying>,
     #[pin]
     report: Report,
     /// Calls into Linux, which may wait for others.
@@ -74,6 +78,7 @@ impl Worker {
                 queue <- new_mutex!(queue),
                 suspended: AtomicFlag::new(false),
                 deadline <- new_mutex!(AttemptDeadline::default()),
+                emptying <- new_mutex!(Emptying::default()),
                 report <- report,
                 calls: Calls::new(),
             }),
@@ -98,11 +103,10 @@ impl Worker {
     }
 
     fn env(&self) -> Environment {
-        let free = hotplug::available_memory();
         Environment {
             now_ms: self.report.now_ms(),
-            free,
-            metadata_room: hotplug::metadata_room(free),
+            free: memory::reclaimable_memory(),
+            metadata_room: hotplug::metadata_room(hotplug::available_memory()),
             unplug_online: UNPLUG_ONLINE.get(),
         }
     }
@@ -300,7 +304,7 @@ impl Worker {
             };
             events.migrate_to_irq_cpu();
             let woken = events.wait(CONFIG | RECHECK | STOP | PAUSE, nap);
-            if woken || free.is_none_or(|free| hotplug::available_memory() >= free) {
+            if woken || free.is_none_or(|free| memory::reclaimable_memory() >= free) {
                 return;
             }
             left = until_ms.map(|at| at.saturating_sub(self.report.now_ms()));

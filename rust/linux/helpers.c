@@ -243,6 +243,21 @@ bool vmem_zone(unsigned int number, struct vmem_zone *zone)
 	return true;
 }
 
+unsigned long vmem_free_pages(void)
+{
+	return global_zone_page_state(NR_FREE_PAGES);
+}
+
+unsigned long vmem_free_swap(void)
+{
+	return max(get_nr_swap_pages(), 0L);
+}
+
+bool vmem_several_nodes(void)
+{
+	return num_node_state(N_MEMORY) > 1;
+}
+
 /* memory sections: what Linux has there, without locks */
 
 unsigned long vmem_section_pages(void)
@@ -267,9 +282,36 @@ bool vmem_zone_movable(unsigned long pfn)
 	return is_zone_movable_page(pfn_to_page(pfn));
 }
 
-bool vmem_page_free(unsigned long pfn)
+/* Of a page that is ours alone, "private" is too. */
+#define VMEM_TAG 0x766d656dUL
+
+bool vmem_page_tagged(unsigned long pfn)
 {
-	return is_free_buddy_page(pfn_to_page(pfn));
+	return page_private(pfn_to_page(pfn)) == VMEM_TAG;
+}
+
+/*
+ * What a page is used for, as far as that can be told without a reference: the
+ * flags are read as they are, of what may be another folio by then.
+ */
+enum vmem_use vmem_page_use(unsigned long pfn)
+{
+	const struct page *page = pfn_to_page(pfn);
+	const struct folio *folio;
+	unsigned long flags;
+
+	if (is_free_buddy_page(page))
+		return VMEM_USE_NONE;
+	if (PageOffline(page) && vmem_page_tagged(pfn))
+		return VMEM_USE_OURS;
+	folio = page_folio(page);
+	if (folio_test_hugetlb(folio))
+		return VMEM_USE_POOLED;
+	flags = data_race(READ_ONCE(folio->flags.f));
+	if ((flags & (BIT(PG_lru) | BIT(PG_swapbacked) | BIT(PG_dirty) |
+		      BIT(PG_writeback) | BIT(PG_unevictable))) == BIT(PG_lru))
+		return VMEM_USE_CLEAN;
+	return VMEM_USE_OTHER;
 }
 
 unsigned long vmem_page_to_pfn(struct page *page)
@@ -297,6 +339,33 @@ int vmem_alloc_contig_range(unsigned long start, unsigned long end)
 				  GFP_KERNEL | __GFP_NOWARN);
 }
 
+/*
+ * Empties a range without keeping it: one page is held, so that the allocation
+ * fails in the end, when all else has been migrated or dropped, and nothing is
+ * cleared. Returns 0 for that.
+ */
+int vmem_empty_range(unsigned long start, unsigned long end)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
+	unsigned long held = start;
+	int err, tries = 8;
+
+	/* The first page of a folio: no other can be had of it. */
+	for (;;) {
+		err = alloc_contig_range(held, held + 1, ACR_FLAGS_NONE, gfp);
+		if (!err)
+			break;
+		held += pageblock_nr_pages;
+		if (err != -EBUSY || !--tries || held >= end)
+			return err;
+	}
+	err = alloc_contig_range(start, end, ACR_FLAGS_NONE, gfp);
+	if (!err)
+		free_contig_range(start, end - start);
+	free_contig_range(held, 1);
+	return err == -EBUSY ? 0 : err;
+}
+
 void vmem_clear_page_offline(unsigned long pfn)
 {
 	__ClearPageOffline(pfn_to_page(pfn));
@@ -305,14 +374,6 @@ void vmem_clear_page_offline(unsigned long pfn)
 bool vmem_page_offline(unsigned long pfn)
 {
 	return PageOffline(pfn_to_page(pfn));
-}
-
-/* Of a page that is ours alone, "private" is too. */
-#define VMEM_TAG 0x766d656dUL
-
-bool vmem_page_tagged(unsigned long pfn)
-{
-	return page_private(pfn_to_page(pfn)) == VMEM_TAG;
 }
 
 bool vmem_page_untouched(unsigned long pfn)

@@ -93,6 +93,15 @@ struct vmem_zone {
 	unsigned long min;
 	unsigned long reserve;
 };
+/* What a page is used for: nothing, being unplugged, clean page cache, ... */
+enum vmem_use {
+	VMEM_USE_NONE,
+	VMEM_USE_OURS,
+	VMEM_USE_CLEAN,
+	VMEM_USE_POOLED,
+	VMEM_USE_OTHER,
+};
+
 unsigned int vmem_zone_count(void);
 bool vmem_zone(unsigned int number, struct vmem_zone *zone);
 
@@ -113,7 +122,11 @@ bool vmem_section_present(unsigned long pfn);
 bool vmem_section_online(unsigned long pfn);
 
 bool vmem_zone_movable(unsigned long pfn);
-bool vmem_page_free(unsigned long pfn);
+enum vmem_use vmem_page_use(unsigned long pfn);
+int vmem_empty_range(unsigned long start, unsigned long end);
+unsigned long vmem_free_pages(void);
+unsigned long vmem_free_swap(void);
+bool vmem_several_nodes(void);
 unsigned long vmem_page_to_pfn(struct page *page);
 struct page *vmem_known_page(unsigned long pfn);
 struct page *vmem_pfn_to_page(unsigned long pfn);

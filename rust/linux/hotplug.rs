@@ -89,6 +89,24 @@ pub(crate) fn available_memory() -> u64 {
         .saturating_mul(kernel::page::PAGE_SIZE as u64)
 }
 
+/// Free memory, in bytes.
+pub(crate) fn free_memory() -> u64 {
+    // SAFETY: No preconditions.
+    (unsafe { raw::vmem_free_pages() } as u64).saturating_mul(kernel::page::PAGE_SIZE as u64)
+}
+
+/// How much can still be swapped out, in bytes.
+pub(crate) fn free_swap() -> u64 {
+    // SAFETY: No preconditions.
+    (unsafe { raw::vmem_free_swap() } as u64).saturating_mul(kernel::page::PAGE_SIZE as u64)
+}
+
+/// Whether more than one node has memory.
+pub(crate) fn has_several_nodes() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { raw::vmem_several_nodes() }
+}
+
 /// How much the kernel can allocate for the metadata of more memory; in bytes, as is `available`,
 /// what [`available_memory`] says. See [`kernel_memory::metadata_room`].
 pub(crate) fn metadata_room(available: u64) -> u64 {
@@ -292,7 +310,7 @@ impl Region {
     /// The caller keeps the memory block that they are in from being moved or removed while it
     /// uses them: it is one whose sub-blocks the engine holds (and whose moves the memory notifier
     /// refuses meanwhile), or one that the memory notifier is called for. Only to look at them, as
-    /// [`Pages::estimate_used`] does, it is enough that the driver alone removes memory of this
+    /// [`Pages::content`] does, it is enough that the driver alone removes memory of this
     /// region: their `struct page`s stay.
     pub(crate) fn pages(&self, start: u64, size: u64) -> Option<Pages> {
         let end = start.checked_add(size)?;

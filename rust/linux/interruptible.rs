@@ -18,7 +18,7 @@ use kernel::task::Task;
 use kernel::types::Opaque;
 
 /// The signal that interrupts an attempt. Only the kernel can send it to the thread.
-const SIGNAL: c_int = 10; // SIGUSR1
+const SIGNAL: c_int = 9; // SIGKILL
 
 /// What the attempts of one thread are interrupted by.
 ///

@@ -16,6 +16,7 @@ use super::raw;
 use core::ops::Range;
 use kernel::error::to_result;
 use kernel::prelude::*;
+use virtio_mem_core::emptying::Content;
 
 /// Page frame numbers of memory that Linux has, that is online (but where said otherwise), and that
 /// stays so meanwhile.
@@ -50,12 +51,36 @@ impl Pages {
         unsafe { raw::vmem_zone_movable(self.0.start) }
     }
 
-    /// About how many of the pages are in use, from one look in every `stride` pages.
-    pub(crate) fn estimate_used(&self, stride: usize) -> u64 {
-        // SAFETY: By the type invariant. Racy, as any look at the allocator's state is.
-        let used = |pfn: &c_ulong| !unsafe { raw::vmem_page_free(*pfn) };
-        let samples = self.each().step_by(stride.max(1)).filter(used).count();
-        (samples as u64).saturating_mul(stride as u64)
+    /// Whether they are online, as far as it is known now.
+    pub(crate) fn online(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { raw::vmem_section_online(self.0.start) }
+    }
+
+    /// What the pages are used for, from one look in every `stride` pages.
+    pub(crate) fn content(&self, stride: usize) -> Content {
+        let mut content = Content::default();
+        let step = (stride.max(1) as u64).saturating_mul(kernel::page::PAGE_SIZE as u64);
+        for pfn in self.each().step_by(stride.max(1)) {
+            // SAFETY: By the type invariant. Racy, as any look at the allocator's state is.
+            let part = match unsafe { raw::vmem_page_use(pfn) } {
+                raw::vmem_use_VMEM_USE_NONE => continue,
+                raw::vmem_use_VMEM_USE_CLEAN => &mut content.clean,
+                raw::vmem_use_VMEM_USE_OURS => &mut content.unplugged,
+                raw::vmem_use_VMEM_USE_POOLED => &mut content.pooled,
+                _ => &mut content.other,
+            };
+            *part = part.saturating_add(step);
+        }
+        content
+    }
+
+    /// Migrates and drops what is in the pages, but for what is held by others. They can be used again at
+    /// once. `EBUSY`: one page of them had to be taken first, and none could be. A fatal signal ends it
+    /// (`EINTR`).
+    pub(crate) fn empty(&self) -> Result {
+        // SAFETY: By the type invariant.
+        to_result(unsafe { raw::vmem_empty_range(self.0.start, self.0.end) })
     }
 
     /// Whether all of the pages are PageOffline with our tag. (Of each pageblock one page is looked

@@ -8,10 +8,15 @@ use crate::events::URGENT;
 use crate::linux::hotplug;
 use crate::linux::memory_block;
 use crate::linux::memory_block::Stored;
+use crate::parameters;
 use core::ops::Range;
 use kernel::prelude::*;
 use kernel::time::Instant;
 use kernel::time::Monotonic;
+use virtio_mem_core::emptying;
+use virtio_mem_core::emptying::Content;
+use virtio_mem_core::emptying::Room;
+use virtio_mem_core::emptying::Way;
 use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::migration_budget;
@@ -26,6 +31,20 @@ const TAKE_TRIES: u32 = 3;
 /// How long looking at all memory blocks again waits for those that move, in milliseconds. It is tried
 /// again, and meanwhile nothing else is done.
 const RESYNC_PATIENCE_MS: i64 = 1_000;
+
+/// How much may be swapped out for a shrink, in bytes.
+fn swap() -> u64 {
+    if parameters::RECLAIM.get() {
+        emptying::swappable(hotplug::free_swap())
+    } else {
+        0
+    }
+}
+
+/// How much memory is free, or can be made free, in bytes.
+pub(super) fn reclaimable_memory() -> u64 {
+    hotplug::available_memory().saturating_add(swap())
+}
 
 impl Worker {
     pub(super) fn add(&self, memory_block: u32) -> Outcome {
@@ -80,62 +99,49 @@ impl Worker {
 
     /// About how many bytes of an online memory block are in use, or unplugged.
     pub(super) fn look(&self, memory_block: u32) -> u64 {
-        let geometry = self.device.geometry();
-        let size = geometry.memory_block_size();
-        let addr = geometry.memory_block_addr(memory_block);
-        self.used_of(addr, size, 0, self.stride()).unwrap_or(size)
+        let content = self.content_of(
+            &(memory_block..memory_block.saturating_add(1)),
+            self.stride(),
+        );
+        content.map_or(u64::MAX, |content| {
+            content.used().saturating_add(content.unplugged)
+        })
     }
 
-    /// How many bytes of a range of online memory are in use, besides `ours`, which are unplugged.
-    /// One page in every `stride` is looked at.
-    fn used_of(&self, addr: u64, size: u64, ours: u64, stride: usize) -> Option<u64> {
-        let pages = self.device.region().pages(addr, size)?;
-        let used = pages
-            .estimate_used(stride)
-            .saturating_mul(kernel::page::PAGE_SIZE as u64)
-            .saturating_sub(ours);
-        Some(used.min(size.saturating_sub(ours)))
-    }
-
-    /// How many bytes of some memory blocks, which are of one block and online, are in use, and out
-    /// of how many that are plugged. One page in every `stride` is looked at.
-    fn used_in(&self, memory_blocks: &Range<u32>, stride: usize) -> Option<(u64, u64)> {
+    /// What is in those of some memory blocks that are online, of which one page in every `stride` is
+    /// looked at.
+    fn content_of(&self, memory_blocks: &Range<u32>, stride: usize) -> Option<Content> {
         let geometry = self.device.geometry();
-        let block = geometry.block_of_memory_block(memory_blocks.start);
-        let whole = geometry.memory_block_size();
-        let plugged = self
-            .device
-            .with_engine(|engine| engine.map().plugged_in(block));
-        let mut ours = geometry
-            .block_size()
-            .saturating_sub(geometry.size_of(plugged));
-        let (mut used, mut size) = (0_u64, 0_u64);
+        let mut content = Content::default();
         for number in memory_blocks.clone() {
-            let online = self
-                .device
-                .with_engine(|engine| engine.map().memory_block_state(number).online());
-            if online {
-                let mine = ours.min(whole);
-                let addr = geometry.memory_block_addr(number);
-                used = used.saturating_add(self.used_of(addr, whole, mine, stride)?);
-                size = size.saturating_add(whole.saturating_sub(mine));
-                ours = ours.saturating_sub(mine);
+            let addr = geometry.memory_block_addr(number);
+            let size = geometry.memory_block_size();
+            let pages = self.device.region().pages(addr, size)?;
+            if pages.online() {
+                content = content.and(&pages.content(stride));
             }
         }
-        Some((used, size))
+        Some(content)
+    }
+
+    /// What there is besides what is to be emptied.
+    fn room(&self) -> Room {
+        Room {
+            free: hotplug::free_memory(),
+            available: hotplug::available_memory(),
+            swap: swap(),
+            excess: self.device.with_engine(|engine| engine.excess_bytes()),
+            nodes: hotplug::has_several_nodes(),
+        }
     }
 
     pub(super) fn remove(&self, memory_blocks: &Range<u32>, online: bool, brief: bool) -> Outcome {
         let mut used = 0;
         if online {
-            match self.used_in(memory_blocks, self.stride()) {
-                Some((bytes, of))
-                    if migration_budget::room_for(bytes, of, hotplug::available_memory()) =>
-                {
-                    used = bytes;
-                }
-                _ => return Outcome::Failed(Failure::Busy),
-            }
+            used = match self.prepare(memory_blocks) {
+                Ok(used) => used,
+                Err(failure) => return Outcome::Failed(failure),
+            };
         }
         if brief {
             // As if it was empty: just the time that it takes to find out that it can go.
@@ -147,6 +153,62 @@ impl Worker {
             return self.attempt_removal(memory_blocks, online, brief, used).0;
         }
         first
+    }
+
+    /// Decides how to empty memory blocks that are online, and does what comes before they are taken
+    /// offline. Returns how much of them is in use then, in bytes.
+    fn prepare(&self, memory_blocks: &Range<u32>) -> Result<u64, Failure> {
+        let stride = self.stride();
+        let content = self
+            .content_of(memory_blocks, stride)
+            .ok_or(Failure::Busy)?;
+        let geometry = self.device.geometry();
+        let count = memory_blocks.end.saturating_sub(memory_blocks.start);
+        let size = u64::from(count)
+            .saturating_mul(geometry.memory_block_size())
+            .saturating_sub(content.unplugged);
+        let room = self.room();
+        let requested = self
+            .device
+            .with_engine(|engine| engine.config().requested_size);
+        let way = self
+            .emptying
+            .lock()
+            .way(&content, size, &room, requested, parameters::ways());
+        if way.ok_or(Failure::Busy)? == Way::Offline {
+            return Ok(content.used());
+        }
+        self.empty(memory_blocks, &content)?;
+        let left = self
+            .content_of(memory_blocks, stride)
+            .ok_or(Failure::Busy)?;
+        if !emptying::may_go_offline(&left, size, &room) {
+            return Err(Failure::Busy);
+        }
+        Ok(left.used())
+    }
+
+    /// Empties memory blocks that are online as contiguous ranges. What could not be migrated stays.
+    fn empty(&self, memory_blocks: &Range<u32>, content: &Content) -> Result<(), Failure> {
+        let (geometry, events) = (self.device.geometry(), self.device.events());
+        let limit_ms = emptying::limit_ms(content);
+        // From above: so each goes to where it can stay.
+        for number in memory_blocks.clone().rev() {
+            let addr = geometry.memory_block_addr(number);
+            let size = geometry.memory_block_size();
+            let pages = self.device.region().pages(addr, size);
+            let pages = pages.filter(|pages| pages.online());
+            let Some(pages) = pages else {
+                continue;
+            };
+            match events.attempt(limit_ms, URGENT, || pages.empty()) {
+                Err(EINTR) => return Err(Failure::Interrupted),
+                Err(ENOMEM) => return Err(Failure::Busy),
+                // Some of it is held by others.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// One attempt to remove memory blocks of which `used` bytes have to be migrated, and whether it
@@ -179,7 +241,7 @@ impl Worker {
                 Outcome::Done
             }
             Err(EINTR) if online && !events.is_set(URGENT) => {
-                let left = self.used_in(memory_blocks, 1).map(|(left, _)| left);
+                let left = self.content_of(memory_blocks, 1).map(|left| left.used());
                 // That a brief attempt goes over much memory once says nothing.
                 let late = left.is_some_and(|left| {
                     (left == 0 || !brief) && self.deadline.lock().cut_off(took_ms, limit_ms, left)
@@ -232,14 +294,12 @@ impl Worker {
     pub(super) fn take(&self, subs: &Range<u32>) -> Outcome {
         let geometry = self.device.geometry();
         let count = subs.end.saturating_sub(subs.start);
-        let (addr, size) = (geometry.sub_addr(subs.start), geometry.size_of(count));
+        let size = geometry.size_of(count);
         let Some(pages) = self.device.pages(subs) else {
             return Outcome::Failed(Failure::Refused);
         };
-        let used = self.used_of(addr, size, 0, self.stride());
-        if !used
-            .is_some_and(|used| migration_budget::room_for(used, size, hotplug::available_memory()))
-        {
+        let used = pages.content(self.stride()).used();
+        if !migration_budget::room_for(used, size, reclaimable_memory()) {
             return Outcome::Failed(Failure::Busy);
         }
         let tries = if count == 1 && pages.movable() {

@@ -133,9 +133,13 @@ def parameters_in_sysfs() -> None:
         listing = guest.sh(f"cd {directory} && grep . * && stat -c '%n %a' *").splitlines()
         for line in (
             "unplug_online:Y",
+            "reclaim:Y",
+            "emptying:auto",
             "force_bbm:N",
             "bbm_block_size:0",
             "unplug_online 644",
+            "reclaim 644",
+            "emptying 644",
             "force_bbm 444",
             "bbm_block_size 444",
         ):
