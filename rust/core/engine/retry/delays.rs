@@ -47,24 +47,24 @@ pub(super) enum Delay {
 /// The delay for each reason: after a failure, and where nothing was tried, as it would have been
 /// in vain.
 pub(super) const fn delays(reason: Reason) -> (Delay, Delay) {
-    use Delay::Event;
-    use Delay::Fixed;
-    use Delay::Growing;
+    const HOST: Delay = Delay::Growing(Pace::Host);
+    const MEMORY: Delay = Delay::Growing(Pace::MemoryInUse);
+    const LINUX: Delay = Delay::Growing(Pace::Linux);
     match reason {
-        Reason::HostBusy => (Growing(Pace::Host), Growing(Pace::Host)),
-        Reason::HostRefused => (Growing(Pace::Host), Growing(Pace::Host)),
-        Reason::HostError => (Growing(Pace::Host), Growing(Pace::Host)),
+        Reason::HostBusy => (HOST, HOST),
+        Reason::HostRefused => (HOST, HOST),
+        Reason::HostError => (HOST, HOST),
         // Or longer, by what the last pass has cost: see `rest_ms()`.
-        Reason::MemoryInUse => (Growing(Pace::MemoryInUse), Growing(Pace::MemoryInUse)),
+        Reason::MemoryInUse => (MEMORY, MEMORY),
         // Where nothing was tried, another look costs nothing either.
-        Reason::NoMemory => (Growing(Pace::Linux), Fixed(WATCH_MS)),
-        Reason::OfflineLimit => (Growing(Pace::Linux), Event),
-        Reason::NotAddressable => (Growing(Pace::Linux), Event),
-        Reason::OnliningRefused => (Growing(Pace::Linux), Growing(Pace::Linux)),
-        Reason::MapMismatch => (Growing(Pace::Linux), Growing(Pace::Linux)),
+        Reason::NoMemory => (LINUX, Delay::Fixed(WATCH_MS)),
+        Reason::OfflineLimit => (LINUX, Delay::Event),
+        Reason::NotAddressable => (LINUX, Delay::Event),
+        Reason::OnliningRefused => (LINUX, LINUX),
+        Reason::MapMismatch => (LINUX, LINUX),
         // The engine does not wait for these.
-        Reason::None => (Event, Event),
-        Reason::NoAnswer => (Event, Event),
+        Reason::None => (Delay::Event, Delay::Event),
+        Reason::NoAnswer => (Delay::Event, Delay::Event),
     }
 }
 
