@@ -33,9 +33,11 @@ impl Balloon {
 
     /// Whether all pages are as they were left.
     pub(crate) fn is_intact(&self) -> bool {
-        // SAFETY: By the type invariant the pages are there.
-        (self.start..self.end)
-            .all(|pfn| unsafe { raw::vmem_page_offline(pfn) && raw::vmem_page_untouched(pfn) })
+        let intact = |pfn| {
+            // SAFETY: By the type invariant the pages are there.
+            unsafe { raw::vmem_page_offline(pfn) && raw::vmem_page_untouched(pfn) }
+        };
+        (self.start..self.end).all(intact)
     }
 }
 
