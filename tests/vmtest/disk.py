@@ -49,7 +49,7 @@ def load_disks(guest: Guest) -> None:
 
 def mount(guest: Guest, device: str = "/dev/vda", directory: str = "/tmp/disk") -> str:
     """Makes an empty file system on a disk; returns where it is mounted."""
-    guest.sh(f"mke2fs -q {device} && mkdir -p {directory} && mount -t ext4 {device} {directory}", 60)
+    guest.sh(f"mke2fs -q {device} && mkdir -p {directory} && mount -t ext2 {device} {directory}", 60)
     return directory
 
 
