@@ -343,6 +343,7 @@ impl Report {
         let how = match *outcome {
             Outcome::Done | Outcome::Config(_) => "done",
             Outcome::Answered(response) => Answer::of(response).as_str(),
+            Outcome::Abandoned => Answer::Garbled.as_str(),
             Outcome::NotSent => "not-sent",
             Outcome::Failed(failure) => Trouble::of_failure(failure).as_str(),
         };

@@ -116,7 +116,7 @@ impl Worker {
         let outcome = match step {
             Step::ReadConfig => Outcome::Config(self.read_config()),
             Step::Send(request) => match self.device.first_in_use(*request) {
-                None => Outcome::Answered(self.send(*request)?),
+                None => self.send(*request)?,
                 Some(addr) => {
                     self.report.not_sent(*request, addr);
                     Outcome::NotSent
@@ -155,7 +155,8 @@ impl Worker {
         config
     }
 
-    fn send(&self, request: Request) -> Option<Response> {
+    /// Sends a request and waits for the answer. `None`: the thread has to end before there is one.
+    fn send(&self, request: Request) -> Option<Outcome> {
         let events = self.device.events();
         let mut queue = self.queue.lock();
         events.clear(ANSWERED);
@@ -178,7 +179,7 @@ impl Worker {
                     return None;
                 }
                 self.report.forgotten();
-                return Some(Response::Garbled);
+                return Some(Outcome::Abandoned);
             }
             waited_ms = waited_ms.saturating_add(QUEUE_RETRY_MS);
             if !silent && waited_ms >= NO_ANSWER_MS {
@@ -196,7 +197,8 @@ impl Worker {
                 if silent {
                     self.report.stalled(request, false);
                 }
-                return Some(Response::decode(request, &bytes, written));
+                let response = Response::decode(request, &bytes, written);
+                return Some(Outcome::Answered(response));
             }
             if events.is_set(STOP) {
                 return None;
@@ -205,7 +207,7 @@ impl Worker {
                 // Not waited for any longer. Its buffer comes back when the device is reset, and
                 // the engine asks the device what has become of it.
                 self.report.forgotten();
-                return Some(Response::Garbled);
+                return Some(Outcome::Abandoned);
             }
             let limit = (!silent).then_some(NO_ANSWER_MS);
             // A pause ends the wait only when there is little hope.

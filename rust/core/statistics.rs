@@ -72,9 +72,15 @@ impl Statistics {
         let trouble = match *outcome {
             Outcome::Answered(response) => {
                 if let Some(action) = action {
-                    self.answered(action, response);
+                    self.answered(action, Answer::of(response));
                 }
                 Trouble::of_response(response)
+            }
+            Outcome::Abandoned => {
+                if let Some(action) = action {
+                    self.answered(action, Answer::Garbled);
+                }
+                Some(Trouble::Garbled)
             }
             Outcome::Failed(failure) => Some(Trouble::of_failure(failure)),
             Outcome::NotSent => {
@@ -111,9 +117,8 @@ impl Statistics {
         }
     }
 
-    fn answered(&mut self, request: Action, response: Response) {
+    fn answered(&mut self, request: Action, answer: Answer) {
         let kind = Action::REQUESTS.iter().position(|kind| *kind == request);
-        let answer = Answer::of(response);
         let answer = Answer::ALL.iter().position(|other| *other == answer);
         if let (Some(kind), Some(answer)) = (kind, answer) {
             let row = self.answers.get_mut(kind);

@@ -121,7 +121,7 @@ words! {
         Busy = "busy",
         /// It calls the request wrong.
         Error = "error",
-        /// Not as the specification allows.
+        /// Not as the specification allows, or not before a suspend or reset ended the wait.
         Garbled = "garbled",
     }
 }

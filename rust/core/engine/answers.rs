@@ -23,10 +23,10 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
             self.handle_not_sent(env);
             return;
         }
-        // An answer that does not belong to the step is as good as none.
+        // An outcome that does not belong to the step is no answer either.
         let response = match outcome {
-            Outcome::Answered(response) => response,
-            _ => Response::Garbled,
+            Outcome::Answered(response) => Some(response),
+            _ => None,
         };
         let failure = match outcome {
             Outcome::Done => None,
@@ -49,7 +49,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                 }
             },
             Operation::UnplugTaken(subs) => {
-                if response != Response::Busy {
+                if response != Some(Response::Busy) {
                     self.shrink.handle_taken(&subs);
                 }
                 self.handle_unplugged(subs, response, env);
@@ -93,24 +93,24 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.compare_sizes(&reading, env);
     }
 
-    fn handle_unplugged_all(&mut self, response: Response, env: &Environment) {
+    fn handle_unplugged_all(&mut self, response: Option<Response>, env: &Environment) {
         match response {
-            Response::Ack => {
+            Some(Response::Ack) => {
                 self.unplug_all = false;
                 // The usable region may have shrunk.
                 self.config.read_again();
                 self.progress();
             }
-            Response::Busy => self.retry.wait_after_failure(Reason::HostBusy, env),
-            Response::Nack => self.retry.wait_after_failure(Reason::HostRefused, env),
+            Some(Response::Busy) => self.retry.wait_after_failure(Reason::HostBusy, env),
+            Some(Response::Nack) => self.retry.wait_after_failure(Reason::HostRefused, env),
             _ => self.retry.wait_after_failure(Reason::HostError, env),
         }
     }
 
-    fn handle_plugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
+    fn handle_plugged(&mut self, subs: Range<u32>, response: Option<Response>, env: &Environment) {
         let len = subs.end.saturating_sub(subs.start);
         match response {
-            Response::Ack => {
+            Some(Response::Ack) => {
                 self.map.set_plugged(subs.clone(), true);
                 self.batch.granted();
                 self.portion.granted(len);
@@ -122,13 +122,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     self.hold(&subs, false);
                 }
             }
-            Response::Nack => {
+            Some(Response::Nack) => {
                 self.hold(&subs, false);
                 // The request may have been lowered meanwhile.
                 self.config.read_again();
                 self.smaller_batch(Reason::HostRefused, env);
             }
-            Response::Busy => {
+            Some(Response::Busy) => {
                 self.hold(&subs, false);
                 // It may have room for a part, or the request may have been lowered meanwhile.
                 self.config.read_again();
@@ -136,9 +136,13 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     self.retry.wait_after_failure(Reason::HostBusy, env);
                 }
             }
-            Response::Error | Response::Garbled | Response::State(_) => {
+            Some(Response::Error | Response::Garbled | Response::State(_)) => {
                 self.config.read_again();
                 self.smaller_batch(Reason::HostError, env);
+                self.doubt(subs);
+            }
+            None => {
+                self.config.read_again();
                 self.doubt(subs);
             }
         }
@@ -146,26 +150,32 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
 
     /// After an answer to UNPLUG. Whatever else than ACK it is, Linux gets back only what the device
     /// says, being asked, to have.
-    fn handle_unplugged(&mut self, subs: Range<u32>, response: Response, env: &Environment) {
+    fn handle_unplugged(
+        &mut self,
+        subs: Range<u32>,
+        response: Option<Response>,
+        env: &Environment,
+    ) {
         match response {
-            Response::Ack => {
+            Some(Response::Ack) => {
                 self.map.set_plugged(subs.clone(), false);
                 self.hold(&subs, false);
                 self.batch.granted();
                 self.progress();
             }
-            Response::Busy => {
+            Some(Response::Busy) => {
                 self.retry.wait_after_failure(Reason::HostBusy, env);
                 self.ask(subs);
             }
-            Response::Nack => {
+            Some(Response::Nack) => {
                 self.smaller_batch(Reason::HostRefused, env);
                 self.doubt(subs);
             }
-            Response::Error | Response::Garbled | Response::State(_) => {
+            Some(Response::Error | Response::Garbled | Response::State(_)) => {
                 self.smaller_batch(Reason::HostError, env);
                 self.doubt(subs);
             }
+            None => self.doubt(subs),
         }
     }
 
@@ -176,7 +186,8 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         }
     }
 
-    /// The device calls a request wrong: it, or we, are mistaken about more than this one range.
+    /// The device calls a request wrong, or does not answer it: it, or we, may be mistaken about more
+    /// than this one range.
     fn doubt(&mut self, subs: Range<u32>) {
         self.audit.begin();
         self.ask(subs);
@@ -204,12 +215,12 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         &mut self,
         subs: Range<u32>,
         rest: Range<u32>,
-        response: Response,
+        response: Option<Response>,
         env: &Environment,
     ) {
         let len = subs.end.saturating_sub(subs.start);
         match response {
-            Response::State(Plugged::All) => {
+            Some(Response::State(Plugged::All)) => {
                 let online = self.block_online(&subs);
                 self.map.set_plugged(subs.clone(), true);
                 if online {
@@ -218,11 +229,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     self.ask_or_release(subs, rest);
                 }
             }
-            Response::State(Plugged::None) => {
+            Some(Response::State(Plugged::None)) => {
                 self.map.set_plugged(subs.clone(), false);
                 self.ask_or_release(subs, rest);
             }
-            Response::State(Plugged::Mixed) if len > 1 => {
+            Some(Response::State(Plugged::Mixed)) if len > 1 => {
                 let middle = subs.start.saturating_add(len / 2);
                 self.next = Some(Operation::Ask(
                     subs.start..middle,

@@ -108,18 +108,22 @@ impl Audit {
         })
     }
 
-    /// Takes the answer about `len` sub-blocks. `None`: no audit is under way.
-    pub(super) fn handle_answer(&mut self, len: u32, response: Response) -> Option<Finding> {
+    /// Takes the answer about `len` sub-blocks, if there is one. `None`: no audit is under way.
+    pub(super) fn handle_answer(
+        &mut self,
+        len: u32,
+        response: Option<Response>,
+    ) -> Option<Finding> {
         let progress = self.progress.as_mut()?;
         Some(match response {
             // It may be the size of the request that the device does not like.
-            Response::State(Plugged::Mixed) | Response::Nack | Response::Error if len > 1 => {
+            Some(Response::State(Plugged::Mixed) | Response::Nack | Response::Error) if len > 1 => {
                 progress.len = len / 2;
                 Finding::Smaller
             }
             // A sub-block of which only a part is plugged is of no use, and harmful where Linux uses
             // all of it.
-            Response::State(state) => {
+            Some(Response::State(state)) => {
                 progress.failures = 0;
                 progress.len = len.saturating_mul(2);
                 Finding::Plugged(state == Plugged::All)

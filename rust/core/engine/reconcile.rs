@@ -118,7 +118,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     pub(super) fn handle_audited(
         &mut self,
         subs: Range<u32>,
-        response: Response,
+        response: Option<Response>,
         env: &Environment,
     ) {
         let len = subs.end.saturating_sub(subs.start);

@@ -124,6 +124,9 @@ pub enum Outcome {
     Failed(Failure),
     /// The answer to [`Step::Send`].
     Answered(Response),
+    /// The answer to [`Step::Send`] is not waited for any longer: the device may carry the request out,
+    /// or have carried it out.
+    Abandoned,
     /// The request to unplug memory was not sent: Linux may use some of it ([`crate::guard`]).
     NotSent,
     /// The answer to [`Step::ReadConfig`].

@@ -59,6 +59,7 @@ fn statistics_count_what_steps_came_to() {
         (&plug, Outcome::Answered(Response::Busy), 1_000),
         (&unplug, Outcome::Answered(Response::Ack), u64::MAX),
         (&unplug, Outcome::Answered(Response::Nack), 3),
+        (&unplug, Outcome::Abandoned, 3),
         (&remove(true), Outcome::Done, 4),
         (&remove(false), Outcome::Failed(Failure::NoMemory), 4),
         (&remove(true), Outcome::Failed(Failure::Busy), 7),
@@ -92,6 +93,7 @@ fn statistics_count_what_steps_came_to() {
             (Action::Plug, Answer::Busy, 1),
             (Action::Unplug, Answer::Ack, 1),
             (Action::Unplug, Answer::Nack, 1),
+            (Action::Unplug, Answer::Garbled, 1),
         ]
     );
     assert_eq!(statistics.answers(Action::Add, Answer::Ack), 0);
@@ -103,7 +105,7 @@ fn statistics_count_what_steps_came_to() {
     // The longest there is.
     assert_eq!(
         unplug.1.counts().collect::<Vec<_>>(),
-        [(4, 1), (1 << 31, 1)]
+        [(4, 2), (1 << 31, 1)]
     );
     assert_eq!(offline.1.counts().collect::<Vec<_>>(), [(8, 2)]);
     assert_eq!(offline.1.to_string(), "  < 8 us: 2\n");

@@ -409,3 +409,40 @@ fn failed_resynchronisation_waits_for_its_next_attempt_only() {
     }
     assert!(turns < 30, "{turns} turns in a minute");
 }
+
+/// Runs until the step under way changes what is plugged.
+fn until_request(sim: &mut Sim) {
+    for _ in 0..100 {
+        let step = sim.begin();
+        if let Some(Step::Send(Request::Plug { .. } | Request::Unplug { .. })) = step {
+            return;
+        }
+        sim.finish();
+    }
+    panic!("no request: {:?}", sim.engine.status());
+}
+
+#[test]
+fn abandoned_request_is_asked_about_and_not_made_smaller() {
+    for acts in [false, true] {
+        for (from, to) in [(0, 4), (4, 0), (3, 9), (9, 2)] {
+            let mut sim = Sim::new(16, Onlining::Movable, Policy::Kernel);
+            resize(&mut sim, from * BLOCK);
+            sim.request(to * BLOCK);
+            until_request(&mut sim);
+            let first = sim.step.clone();
+            sim.abandoned = Some(acts);
+            sim.finish();
+            assert!(matches!(
+                sim.begin(),
+                Some(Step::Send(Request::State { .. }) | Step::ReadConfig)
+            ));
+            if !acts {
+                until_request(&mut sim);
+                assert_eq!(sim.step, first, "asked for less");
+            }
+            settle(&mut sim);
+            assert_eq!(sim.plugged(), to * BLOCK);
+        }
+    }
+}

@@ -104,6 +104,8 @@ pub(crate) struct Sim {
     pub(crate) never_online: Option<usize>,
     /// How the next request is answered.
     pub(crate) odd: Option<Odd>,
+    /// The answer to the next request is not waited for; whether the device carries it out.
+    pub(crate) abandoned: Option<bool>,
     /// What the device says its config space is.
     pub(crate) told: Option<Config>,
     pub(crate) now_ms: u64,
@@ -206,6 +208,7 @@ impl Sim {
             never_added: None,
             never_online: None,
             odd: None,
+            abandoned: None,
             told: None,
             now_ms: 0,
             free: 1 << 30,
@@ -400,6 +403,11 @@ impl Sim {
                 assert_eq!(decoded, Some(*request));
                 if self.guards(*request) {
                     Outcome::NotSent
+                } else if let Some(acts) = self.abandoned.take() {
+                    if acts {
+                        self.answer(*request);
+                    }
+                    Outcome::Abandoned
                 } else {
                     Outcome::Answered(self.answer(*request))
                 }
