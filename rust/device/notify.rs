@@ -17,7 +17,6 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 use kernel::sync::CondVarTimeoutResult;
-use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::notify::Verdict;
 
@@ -118,16 +117,15 @@ impl Listener for Device {
         match event {
             Event::GoingOnline => {
                 let movable = movable();
-                let mut wanted = false;
+                let mut log_refusal = true;
                 self.ask(|engine| {
                     engine.handle_announced(number, MemoryBlockState::Offline);
-                    let block = self.geometry.block_of_memory_block(number);
-                    wanted = engine.map().flags(block).contains(Flags::WANTED);
-                    engine.handle_going_online(number, movable)
+                    let answer = engine.handle_going_online(number, movable);
+                    log_refusal = answer.log_refusal;
+                    answer.verdict
                 })
                 .inspect_err(|_| {
-                    // What the driver itself brings online next says nothing to anybody.
-                    if !wanted {
+                    if log_refusal {
                         memory_notifier::warn_denied(self.dev());
                     }
                 })?;
@@ -150,15 +148,14 @@ impl Listener for Device {
                 self.moved(wake);
             }
             Event::CancelOffline => {
-                let block = self.geometry.block_of_memory_block(number);
-                let ours = self.with_engine(|engine| {
-                    let ours = engine.map().flags(block).contains(Flags::TRANSIT);
-                    if engine.handle_cancel_offline(number) {
+                let wake = self.with_engine(|engine| {
+                    let stays = engine.handle_cancel_offline(number);
+                    if stays.reclaim {
                         self.each_withheld(engine, number, |pages| pages.reclaim());
                     }
-                    ours
+                    stays.wake
                 });
-                self.moved(!ours);
+                self.moved(wake);
             }
         }
         Ok(())

@@ -23,9 +23,37 @@ pub enum Verdict {
     Later,
 }
 
+/// The answer to the announcement that a memory block is about to go online.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoingOnline {
+    /// Whether it may.
+    pub verdict: Verdict,
+    /// Whether people are to hear of it if it may not. A block that the driver itself brings online
+    /// next is refused to others as a matter of course.
+    pub log_refusal: bool,
+}
+
+/// What follows from a memory block that stays online.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaysOnline {
+    /// Whether its going offline had been announced and allowed: the pages of its unplugged
+    /// sub-blocks are to be withheld again.
+    pub reclaim: bool,
+    /// Whether the engine should have a look: the move was not part of a step of its own.
+    pub wake: bool,
+}
+
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// MEM_GOING_ONLINE: a memory block is about to go online, into ZONE_MOVABLE or another zone.
-    pub fn handle_going_online(&mut self, memory_block: u32, movable: bool) -> Verdict {
+    pub fn handle_going_online(&mut self, memory_block: u32, movable: bool) -> GoingOnline {
+        let wanted = self.flags_around(memory_block).contains(Flags::WANTED);
+        GoingOnline {
+            verdict: self.may_go_online(memory_block, movable),
+            log_refusal: !wanted,
+        }
+    }
+
+    fn may_go_online(&mut self, memory_block: u32, movable: bool) -> Verdict {
         let flags = self.flags_around(memory_block);
         let wanted = flags.contains(Flags::WANTED);
         match self.going(memory_block, false) {
@@ -92,15 +120,19 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.handle_moved(memory_block, &[Reason::MemoryInUse])
     }
 
-    /// MEM_CANCEL_OFFLINE. Returns whether the move had been announced and allowed.
-    pub fn handle_cancel_offline(&mut self, memory_block: u32) -> bool {
+    /// MEM_CANCEL_OFFLINE, also for a move that was never announced.
+    pub fn handle_cancel_offline(&mut self, memory_block: u32) -> StaysOnline {
         let state = self.map.memory_block_state(memory_block);
-        let moving = state.online() && self.map.is_moving(memory_block);
-        if moving {
+        let reclaim = state.online() && self.map.is_moving(memory_block);
+        if reclaim {
             self.map.set_memory_block_state(memory_block, state, false);
             self.handle_moved(memory_block, &[]);
         }
-        moving
+        let own = self.flags_around(memory_block).contains(Flags::TRANSIT);
+        StaysOnline {
+            reclaim,
+            wake: !own,
+        }
     }
 
     /// A memory block has been removed from Linux outside of a step, by a driver that is winding

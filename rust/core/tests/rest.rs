@@ -99,7 +99,10 @@ fn a_block_that_does_not_go_online_can_be_grown_into() {
     let last = MOST_OFFLINE as u32 - 1;
     sim.request(u64::from(last) * BLOCK + SUB);
     settle(&mut sim);
-    assert_eq!(sim.engine.handle_going_online(last, true), Verdict::Allow);
+    assert_eq!(
+        sim.engine.handle_going_online(last, true).verdict,
+        Verdict::Allow
+    );
     sim.request(MOST_OFFLINE * BLOCK);
     sim.run(100);
     assert_eq!(sim.engine.status().reason, Reason::OfflineLimit);
@@ -156,7 +159,10 @@ fn a_sub_block_that_is_going_online_is_left_as_it_is() {
         assert!(step.is_some(), "it was not asked");
         sim.finish();
     }
-    assert_eq!(sim.engine.handle_going_online(0, true), Verdict::Allow);
+    assert_eq!(
+        sim.engine.handle_going_online(0, true).verdict,
+        Verdict::Allow
+    );
     assert_eq!(sim.engine.same_from(0, 1), (true, 0..1));
     // What it says now must not change what Linux was told.
     sim.finish();

@@ -96,7 +96,10 @@ fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
         sim.engine.map().memory_block_state(3),
         MemoryBlockState::Absent
     );
-    assert_eq!(sim.engine.handle_going_online(3, true), Verdict::Deny);
+    assert_eq!(
+        sim.engine.handle_going_online(3, true).verdict,
+        Verdict::Deny
+    );
     let words = vec![0; BlockMap::<Vec<u64>>::words_needed(&sim.geometry)];
     let mut engine = Engine::new(sim.geometry, words, sim.config, Onlining::Movable);
     engine.take_over();
@@ -112,7 +115,7 @@ fn a_move_announced_during_a_take_over_tells_what_the_block_was() {
     );
     // They wait all the same, and what is said later of one that is known changes nothing.
     assert_eq!(engine.handle_going_offline(0), Verdict::Later);
-    assert_eq!(engine.handle_going_online(1, true), Verdict::Later);
+    assert_eq!(engine.handle_going_online(1, true).verdict, Verdict::Later);
     engine.handle_found(0, MemoryBlockState::Kernel);
     engine.handle_found(1, MemoryBlockState::Offline);
     engine.handle_found_withheld(1);

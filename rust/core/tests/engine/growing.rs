@@ -168,7 +168,7 @@ fn a_block_that_moves_is_not_forgotten() {
     sim.run(50);
     assert_eq!(sim.plugged(), 2 * BLOCK - SUB);
     assert_eq!(sim.engine.status().reason, Reason::NotAddressable);
-    assert!(sim.engine.handle_cancel_offline(partial));
+    assert!(sim.engine.handle_cancel_offline(partial).reclaim);
     settle(&mut sim);
     assert_eq!(sim.plugged(), 2 * BLOCK);
 }

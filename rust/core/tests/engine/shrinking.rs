@@ -9,6 +9,7 @@ use crate::sim::Policy;
 use crate::sim::Sim;
 use crate::sim::BLOCK;
 use crate::sim::SUB;
+use virtio_mem_core::engine::notify::StaysOnline;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
@@ -167,4 +168,30 @@ fn what_is_half_done_is_known_at_the_end() {
     assert_eq!(sim.engine.wind_down(), Some(subs));
     assert_eq!(sim.engine.wind_down(), None);
     assert_eq!(sim.engine.handle_going_offline(0), Verdict::Allow);
+}
+
+#[test]
+fn cancelled_offlining_wakes_the_thread_unless_its_own_step_began_it() {
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, 4 * BLOCK);
+    sim.request(3 * BLOCK);
+    let removed = (0..100).find_map(|_| match sim.begin() {
+        Some(Step::Remove { memory_blocks, .. }) => Some(memory_blocks.start),
+        _ => {
+            sim.finish();
+            None
+        }
+    });
+    let own = removed.unwrap();
+    let other = (own + 1) % 4;
+    for (number, wake) in [(own, false), (other, true)] {
+        for reclaim in [true, false] {
+            if reclaim {
+                let verdict = sim.engine.handle_going_offline(number);
+                assert_eq!(verdict, Verdict::Allow);
+            }
+            let stays = sim.engine.handle_cancel_offline(number);
+            assert_eq!(stays, StaysOnline { reclaim, wake });
+        }
+    }
 }

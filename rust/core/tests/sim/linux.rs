@@ -90,7 +90,7 @@ impl Sim {
             return false;
         }
         let number = block as u32;
-        if self.engine.handle_going_online(number, movable) != Verdict::Allow {
+        if self.engine.handle_going_online(number, movable).verdict != Verdict::Allow {
             let wake = self.engine.handle_cancel_online(number);
             self.ring(wake);
             return false;
@@ -146,8 +146,9 @@ impl Sim {
             return false;
         }
         if self.engine.handle_going_offline(block as u32) != Verdict::Allow {
-            assert!(!self.engine.handle_cancel_offline(block as u32));
-            self.ring(true);
+            let stays = self.engine.handle_cancel_offline(block as u32);
+            assert!(!stays.reclaim);
+            self.ring(stays.wake);
             return false;
         }
         self.moving = Some(Move::Offline(block));
@@ -157,8 +158,9 @@ impl Sim {
     fn end_offline(&mut self, block: usize, go_on: bool) -> bool {
         let (number, cells) = (block as u32, self.cells_of(block));
         if !go_on || self.owner[cells.clone()].contains(&Owner::Pinned) {
-            assert!(self.engine.handle_cancel_offline(number));
-            self.ring(true);
+            let stays = self.engine.handle_cancel_offline(number);
+            assert!(stays.reclaim);
+            self.ring(stays.wake);
             return false;
         }
         self.owner[cells].fill(Owner::Nobody);
