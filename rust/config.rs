@@ -9,6 +9,7 @@ use kernel::device;
 use virtio_mem_core::wire;
 use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Features;
+use virtio_mem_core::wire::Reading;
 
 const ACPI_PXM: u32 = Features::ACPI_PXM.bits().trailing_zeros();
 /// The number of the feature bit that says that memory stays plugged through a suspend.
@@ -39,17 +40,15 @@ pub(crate) fn read<Ctx: device::DeviceContext>(vdev: &Device<Ctx>) -> Config {
     }
 }
 
-/// Reads anew what may change of a config space whose other fields are `known`: reading a field
-/// may take the host as long as anything in a small request. What else the device may say of its
-/// region by now would not be believed. May sleep.
-pub(crate) fn reread<Ctx: device::DeviceContext>(vdev: &Device<Ctx>, known: &Config) -> Config {
+/// Reads anew what changes of the config space, and no more: reading a field may take the host as
+/// long as anything in a small request. May sleep.
+pub(crate) fn reread<Ctx: device::DeviceContext>(vdev: &Device<Ctx>) -> Reading {
     let [usable_region_size, plugged_size, requested_size] =
         vdev.read_u64s(wire::offset::USABLE_REGION_SIZE);
-    Config {
+    Reading {
         usable_region_size,
         plugged_size,
         requested_size,
-        ..*known
     }
 }
 

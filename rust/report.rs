@@ -23,6 +23,7 @@ use kernel::sync::Arc;
 use kernel::sync::Mutex;
 use kernel::time::Instant;
 use kernel::time::Monotonic;
+use virtio_mem_core::engine::IgnoredConfig;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::statistics::Statistics;
@@ -221,25 +222,28 @@ impl Report {
         }
     }
 
-    /// The config space was read. Whether the request in it makes sense.
-    pub(crate) fn config_read(&self, config: &Config) {
+    /// The config space was read, and is what it is believed to be, or ignored.
+    pub(crate) fn config_read(&self, reading: Result<Config, IgnoredConfig>) {
         let dev = self.device.dev();
         let mut told = self.told.lock();
-        if let Err(error) = config.check_request() {
-            if !told.nonsense {
-                dev_warn!(
-                    dev,
-                    "ignored: the device's {} {}: {:#x?}\n",
-                    error.field(),
-                    error.rule(),
-                    config
-                );
+        let config = match reading {
+            Ok(config) => config,
+            Err(IgnoredConfig { error, config }) => {
+                if !told.nonsense {
+                    dev_warn!(
+                        dev,
+                        "ignored: the device's {} {}: {:#x?}\n",
+                        error.field(),
+                        error.rule(),
+                        config
+                    );
+                }
+                told.nonsense = true;
+                return;
             }
-            told.nonsense = true;
-            return;
-        }
+        };
         told.nonsense = false;
-        let old = told.config.replace(*config);
+        let old = told.config.replace(config);
         if old.is_some_and(|old| old.requested_size == config.requested_size) {
             return;
         }

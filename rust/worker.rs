@@ -30,11 +30,11 @@ use virtio_mem_core::block_map::Flags;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::emptying::Emptying;
 use virtio_mem_core::engine::Environment;
+use virtio_mem_core::engine::Failure;
 use virtio_mem_core::engine::Outcome;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::engine::WATCH_MS;
 use virtio_mem_core::migration_budget::AttemptDeadline;
-use virtio_mem_core::wire::Config;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
 
@@ -114,7 +114,7 @@ impl Worker {
     /// Carries out a step; `None` if the thread has to end before the device has answered.
     fn carry_out(&self, step: &Step) -> Option<Outcome> {
         let outcome = match step {
-            Step::ReadConfig => Outcome::Config(self.read_config()),
+            Step::ReadConfig => self.read_config(),
             Step::Send(request) => match self.device.first_in_use(*request) {
                 None => self.send(*request)?,
                 Some(addr) => {
@@ -145,14 +145,12 @@ impl Worker {
         Some(outcome)
     }
 
-    fn read_config(&self) -> Config {
-        let known = self.device.with_engine(|engine| *engine.config());
-        let config = match self.queue.lock().device() {
-            Some(device) => config::reread(device, &known),
-            None => known,
-        };
-        self.report.config_read(&config);
-        config
+    fn read_config(&self) -> Outcome {
+        match self.queue.lock().device() {
+            Some(device) => Outcome::Config(config::reread(device)),
+            // It is read when the device is back.
+            None => Outcome::Failed(Failure::Interrupted),
+        }
     }
 
     /// Sends a request and waits for the answer. `None`: the thread has to end before there is one.
@@ -380,8 +378,14 @@ impl Run for Worker {
             } else {
                 env = self.env();
             }
-            device.with_engine(|engine| engine.handle_outcome(outcome, &env));
+            let reading = device.with_engine(|engine| {
+                engine.handle_outcome(outcome, &env);
+                engine.last_reading()
+            });
             device.notify_changed();
+            if step == Step::ReadConfig {
+                self.report.config_read(reading);
+            }
         }
         self.report.publish();
         self.calls.make(|| {

@@ -49,6 +49,7 @@ mod shrink;
 mod step;
 mod take_over;
 
+pub use config_tracker::IgnoredConfig;
 pub use step::Environment;
 pub use step::Failure;
 pub use step::Look;
@@ -134,6 +135,11 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The config space as last read and believed.
     pub fn config(&self) -> &Config {
         self.config.config()
+    }
+
+    /// What came of reading the config space last: what it is, or what makes no sense of it.
+    pub fn last_reading(&self) -> Result<Config, IgnoredConfig> {
+        self.config.last_reading()
     }
 
     /// Who brings memory online.

@@ -215,6 +215,18 @@ pub struct Config {
     pub requested_size: u64,
 }
 
+/// The fields of the config space that change at runtime, as read from a device and not checked yet.
+/// Sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// [`Config::usable_region_size`].
+    pub usable_region_size: u64,
+    /// [`Config::plugged_size`].
+    pub plugged_size: u64,
+    /// [`Config::requested_size`].
+    pub requested_size: u64,
+}
+
 /// Byte offsets of the config space's fields.
 pub mod offset {
     /// `le64 block_size`.
@@ -286,6 +298,27 @@ impl ConfigError {
 }
 
 impl Config {
+    /// This config space, of which a part has been read anew. The rest never changes: what else the
+    /// device may say of its region by now would not be believed.
+    #[must_use]
+    pub fn with(&self, reading: Reading) -> Self {
+        Self {
+            usable_region_size: reading.usable_region_size,
+            plugged_size: reading.plugged_size,
+            requested_size: reading.requested_size,
+            ..*self
+        }
+    }
+
+    /// The fields that change at runtime.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            usable_region_size: self.usable_region_size,
+            plugged_size: self.plugged_size,
+            requested_size: self.requested_size,
+        }
+    }
+
     /// Checks the config space against the specification's "Device configuration layout".
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_region()?;

@@ -10,8 +10,8 @@ use super::Outcome;
 use crate::block_map::Flags;
 use crate::block_map::MemoryBlockState;
 use crate::vocabulary::Reason;
-use crate::wire::Config;
 use crate::wire::Plugged;
+use crate::wire::Reading;
 use crate::wire::Response;
 use core::ops::DerefMut;
 use core::ops::Range;
@@ -36,7 +36,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         match core::mem::replace(&mut self.operation, Operation::Nothing) {
             Operation::Nothing | Operation::Look => {}
             Operation::ReadConfig => match outcome {
-                Outcome::Config(config) => self.handle_config(&config, env),
+                Outcome::Config(reading) => self.handle_config(reading, env),
                 _ => self.config.handle_no_reading(),
             },
             Operation::UnplugAll => self.handle_unplugged_all(response, env),
@@ -79,18 +79,18 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         self.resync(env);
     }
 
-    fn handle_config(&mut self, read: &Config, env: &Environment) {
+    fn handle_config(&mut self, reading: Reading, env: &Environment) {
         let waits_for_host = self.retry.waits_for_host();
-        let Some(reading) = self.config.handle_reading(read, waits_for_host) else {
+        let Some(news) = self.config.handle_reading(reading, waits_for_host) else {
             return;
         };
-        if reading.resized {
+        if news.resized {
             self.retry.clear_attempts();
         }
-        if reading.news {
+        if news.news {
             self.start_over();
         }
-        self.compare_sizes(&reading, env);
+        self.compare_sizes(&news, env);
     }
 
     fn handle_unplugged_all(&mut self, response: Option<Response>, env: &Environment) {

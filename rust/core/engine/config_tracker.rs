@@ -3,6 +3,8 @@
 //! What is believed of the device's config space, and when it is read again.
 
 use crate::wire::Config;
+use crate::wire::ConfigError;
+use crate::wire::Reading;
 
 /// What the config space is read for next, besides the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,9 +18,18 @@ pub(super) enum Reread {
     Agreed,
 }
 
-/// What came of reading the config space.
+/// A config space read at runtime that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IgnoredConfig {
+    /// What is wrong with it.
+    pub error: ConfigError,
+    /// All of it.
+    pub config: Config,
+}
+
+/// What is new in a config space that is believed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading {
+pub(super) struct News {
     /// What it was before.
     pub(super) old: Config,
     /// What it was read for.
@@ -40,6 +51,8 @@ pub(super) struct ConfigTracker {
     /// It was found changed when it was read for another reason.
     changed_unannounced: bool,
     reread_for: Reread,
+    /// What it was when it was read last, if that makes no sense.
+    ignored: Option<IgnoredConfig>,
 }
 
 impl ConfigTracker {
@@ -51,11 +64,17 @@ impl ConfigTracker {
             announced: true,
             changed_unannounced: false,
             reread_for: Reread::Changed,
+            ignored: None,
         }
     }
 
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the last reading came to: the config space, or what makes no sense of it.
+    pub(super) fn last_reading(&self) -> Result<Config, IgnoredConfig> {
+        self.ignored.map_or(Ok(self.config), Err)
     }
 
     /// The device says that its config space has changed.
@@ -64,33 +83,30 @@ impl ConfigTracker {
         self.announced = true;
     }
 
-    /// Believes what makes sense of a config space read at runtime, and no more: the region never
-    /// changes, and sizes outside of it are a mistake of the device. `None`: it makes no sense.
+    /// Believes a config space read at runtime if it makes sense: sizes outside of the region are a
+    /// mistake of the device. `None`: it is ignored.
     ///
     /// A change ends all waiting, but that for the host only if the device has announced it: one
     /// whose config space is another one whenever it is read, and that refuses everything, is not to
     /// keep us busy.
-    pub(super) fn handle_reading(
-        &mut self,
-        read: &Config,
-        waits_for_host: bool,
-    ) -> Option<Reading> {
+    pub(super) fn handle_reading(&mut self, read: Reading, waits_for_host: bool) -> Option<News> {
         let announced = core::mem::take(&mut self.announced);
         // Where it makes no sense it tells nothing of what is plugged either.
         let purpose = core::mem::take(&mut self.reread_for);
         let old = self.config;
-        let merged = Config {
-            usable_region_size: read.usable_region_size,
-            plugged_size: read.plugged_size,
-            requested_size: read.requested_size,
-            ..old
-        };
-        merged.check_request().ok()?;
+        let merged = old.with(read);
+        self.ignored = merged.check_request().err().map(|error| IgnoredConfig {
+            error,
+            config: merged,
+        });
+        if self.ignored.is_some() {
+            return None;
+        }
         let resized = merged.requested_size != old.requested_size;
         self.config = merged;
         self.changed_unannounced |= resized || merged.usable_region_size != old.usable_region_size;
         let held_up = !announced && waits_for_host;
-        Some(Reading {
+        Some(News {
             old,
             purpose,
             resized,

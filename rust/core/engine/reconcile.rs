@@ -12,7 +12,7 @@
 
 use super::audit::Finding;
 use super::audit::Next;
-use super::config_tracker::Reading;
+use super::config_tracker::News;
 use super::config_tracker::Reread;
 use super::Engine;
 use super::Environment;
@@ -27,10 +27,10 @@ use core::ops::Range;
 impl<W: DerefMut<Target = [u64]>> Engine<W> {
     /// The config space has been read, with no request under way: does the device have as much as
     /// the map says?
-    pub(super) fn compare_sizes(&mut self, reading: &Reading, env: &Environment) {
-        let old = &reading.old;
+    pub(super) fn compare_sizes(&mut self, news: &News, env: &Environment) {
+        let old = &news.old;
         let skew = self.current_skew();
-        match reading.purpose {
+        match news.purpose {
             Reread::Changed => {}
             Reread::Known if self.audit.confirms(skew) => self.retry.audit_agrees(),
             Reread::Known => {

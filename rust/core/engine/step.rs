@@ -3,7 +3,7 @@
 //! What the engine asks of its caller, and is told by it.
 
 use crate::vocabulary::Action;
-use crate::wire::Config;
+use crate::wire::Reading;
 use crate::wire::Request;
 use crate::wire::Response;
 use core::ops::Range;
@@ -20,7 +20,7 @@ pub enum Onlining {
 /// What the caller carries out next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read the config space; answer with [`Outcome::Config`].
+    /// Read what changes of the config space; answer with [`Outcome::Config`].
     ReadConfig,
     /// Send a request; answer with [`Outcome::Answered`].
     Send(Request),
@@ -130,7 +130,7 @@ pub enum Outcome {
     /// The request to unplug memory was not sent: Linux may use some of it ([`crate::guard`]).
     NotSent,
     /// The answer to [`Step::ReadConfig`].
-    Config(Config),
+    Config(Reading),
 }
 
 /// What may have changed outside since the last step.

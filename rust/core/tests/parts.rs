@@ -68,7 +68,11 @@ fn statistics_count_what_steps_came_to() {
             Outcome::Failed(Failure::Interrupted),
             4,
         ),
-        (&Step::ReadConfig, Outcome::Config(Config::default()), 4),
+        (
+            &Step::ReadConfig,
+            Outcome::Config(Config::default().reading()),
+            4,
+        ),
     ] {
         statistics.record(step, &outcome, us);
     }

@@ -189,7 +189,7 @@ fn others_have_their_turn_while_many_blocks_are_looked_at() {
         };
         match sim.engine.next_step(&env, &look) {
             Step::ReadConfig => {
-                let config = virtio_mem_core::engine::Outcome::Config(sim.config);
+                let config = virtio_mem_core::engine::Outcome::Config(sim.config.reading());
                 sim.engine.handle_outcome(config, &env);
             }
             Step::Wait { ms: Some(0), .. } => turns += 1,

@@ -21,12 +21,14 @@ use virtio_mem_core::block_map::BlockMap;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::notify::Verdict;
 use virtio_mem_core::engine::Engine;
+use virtio_mem_core::engine::IgnoredConfig;
 use virtio_mem_core::engine::Onlining;
 use virtio_mem_core::engine::Step;
 use virtio_mem_core::geometry::BigBlocks;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
 use virtio_mem_core::wire::Config;
+use virtio_mem_core::wire::ConfigError;
 use virtio_mem_core::wire::Request;
 
 #[test]
@@ -448,4 +450,32 @@ fn abandoned_request_is_asked_about_and_not_made_smaller() {
             assert_eq!(sim.plugged(), to * BLOCK);
         }
     }
+}
+
+#[test]
+fn config_that_makes_no_sense_is_ignored_until_it_is_read_anew() {
+    let mut sim = Sim::new(4, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, BLOCK);
+    let believed = *sim.engine.config();
+    sim.told = Some(Config {
+        requested_size: 5 * BLOCK,
+        // Never read again, and never believed.
+        addr: 0,
+        region_size: 8 * BLOCK,
+        ..believed
+    });
+    sim.config_changed();
+    settle(&mut sim);
+    let ignored = IgnoredConfig {
+        error: ConfigError::RequestedSize,
+        config: Config {
+            requested_size: 5 * BLOCK,
+            ..believed
+        },
+    };
+    assert_eq!(sim.engine.last_reading(), Err(ignored));
+    assert_eq!(*sim.engine.config(), believed);
+    sim.told = None;
+    resize(&mut sim, 2 * BLOCK);
+    assert_eq!(sim.engine.last_reading(), Ok(*sim.engine.config()));
 }

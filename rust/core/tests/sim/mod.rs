@@ -395,7 +395,7 @@ impl Sim {
         match step {
             Step::ReadConfig => {
                 self.config.plugged_size = self.plugged().wrapping_add(self.plugged_size_skew);
-                Outcome::Config(self.told.unwrap_or(self.config))
+                Outcome::Config(self.told.unwrap_or(self.config).reading())
             }
             Step::Send(request) => {
                 // Through the wire, as in life.
