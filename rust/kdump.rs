@@ -11,18 +11,18 @@ use crate::events::ANSWERED;
 use crate::linux::vmcore;
 use crate::queue::Queue;
 use crate::queue::NO_ANSWER_MS;
-use core::ops::Range;
 use kernel::device;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::new_mutex;
 use kernel::sync::Arc;
 use kernel::sync::Mutex;
+use virtio_mem_core::state_search;
+use virtio_mem_core::state_search::Next;
+use virtio_mem_core::state_search::StateSearch;
 use virtio_mem_core::wire::Config;
-use virtio_mem_core::wire::Plugged;
 use virtio_mem_core::wire::Request;
 use virtio_mem_core::wire::Response;
-use virtio_mem_core::wire::MAX_BLOCKS_PER_REQUEST;
 
 /// A device of the crashed kernel.
 #[pin_data]
@@ -36,13 +36,7 @@ pub(crate) struct Dump {
 
 struct Asked {
     queue: Queue,
-    /// What the device has told last: these addresses are plugged, or none of them is. A dump is
-    /// read from one end to the other.
-    last: (Range<u64>, bool),
-    /// How many device blocks that was about.
-    blocks: u16,
-    /// The device does not answer. Nothing is asked any more, and nothing read.
-    silent: bool,
+    search: StateSearch,
 }
 
 impl Dump {
@@ -54,9 +48,7 @@ impl Dump {
     ) -> Result<Arc<Self>> {
         let asked = Asked {
             queue,
-            last: (0..0, false),
-            blocks: u16::MAX,
-            silent: false,
+            search: StateSearch::new(config),
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -69,14 +61,13 @@ impl Dump {
         )
     }
 
-    /// Asks about `blocks` device blocks from `addr`. `None`: the device does not say.
-    fn ask(&self, asked: &mut Asked, addr: u64, blocks: u16) -> Option<Plugged> {
-        let request = Request::State { addr, blocks };
+    /// Sends a request and waits for its answer, but not for ever.
+    fn ask(&self, queue: &mut Queue, request: Request) -> Option<Response> {
         self.events.clear(ANSWERED);
-        let answer = match asked.queue.send(&request.encode()) {
+        let answer = match queue.send(&request.encode()) {
             Err(_) => None,
             Ok(()) => loop {
-                if let Some(answer) = asked.queue.receive() {
+                if let Some(answer) = queue.receive() {
                     break Some(answer);
                 }
                 if !self.events.wait(ANSWERED, Some(NO_ANSWER_MS)) {
@@ -85,67 +76,32 @@ impl Dump {
                 self.events.clear(ANSWERED);
             },
         };
-        let Some((bytes, written)) = answer else {
+        if answer.is_none() {
             dev_err!(
                 self.dev,
                 "no answer to {}: its memory is left out\n",
                 request.name()
             );
-            asked.silent = true;
-            return None;
-        };
-        match Response::decode(request, &bytes, written) {
-            Response::State(plugged) => Some(plugged),
-            _ => None,
         }
-    }
-
-    /// Finds out about as much as possible from `addr` on, at least one device block.
-    fn look(&self, asked: &mut Asked, addr: u64, usable: u64) -> bool {
-        let size = self.config.block_size;
-        let offset = addr.saturating_sub(self.config.addr);
-        let Some(number) = offset.checked_div(size) else {
-            return false;
-        };
-        let start = number.saturating_mul(size).saturating_add(self.config.addr);
-        let left = usable.saturating_sub(start).checked_div(size).unwrap_or(0);
-        let most = u64::from(asked.blocks)
-            .saturating_mul(2)
-            .min(MAX_BLOCKS_PER_REQUEST);
-        let mut blocks = u16::try_from(left.min(most)).unwrap_or(u16::MAX);
-        while blocks > 0 && !asked.silent {
-            let plugged = match self.ask(asked, start, blocks) {
-                // A refusal may be for the size of the request.
-                Some(Plugged::Mixed) | None if blocks > 1 => {
-                    blocks /= 2;
-                    continue;
-                }
-                // Whoever does not say so clearly does not want it to be read.
-                answer => answer == Some(Plugged::All),
-            };
-            let end = start.saturating_add(u64::from(blocks).saturating_mul(size));
-            asked.last = (start..end, plugged);
-            asked.blocks = blocks;
-            return plugged;
-        }
-        false
+        answer.map(|(bytes, written)| Response::decode(request, &bytes, written))
     }
 }
 
 impl vmcore::Dump for Dump {
     fn is_ram(&self, addr: u64) -> bool {
-        let start = self.config.addr;
-        if !(start..start.saturating_add(self.config.region_size)).contains(&addr) {
-            return true;
-        }
-        let usable = start.saturating_add(self.config.usable_region_size);
-        if self.config.plugged_size == 0 || addr >= usable {
-            return false;
+        // Without the lock: who reads other memory does not wait for the device.
+        if let Some(known) = state_search::known(&self.config, addr) {
+            return known;
         }
         let mut asked = self.asked.lock();
-        if asked.last.0.contains(&addr) {
-            return asked.last.1;
+        loop {
+            match asked.search.next(addr) {
+                Next::Known(plugged) => return plugged,
+                Next::Ask(request) => {
+                    let response = self.ask(&mut asked.queue, request);
+                    asked.search.handle_answer(response);
+                }
+            }
         }
-        self.look(&mut asked, addr, usable)
     }
 }

@@ -10,6 +10,7 @@
 //! - [`geometry`]: how a device's memory region is cut into memory blocks and sub-blocks.
 //! - [`block_set`] and [`block_map`]: which of them are plugged, and how Linux uses them.
 //! - [`engine`]: events in, next step out; the only place where decisions are made.
+//! - [`state_search`]: which memory a crash kernel may read.
 //! - [`guard`]: the check before memory is given up, for which Linux is asked.
 //! - [`kernel_memory`]: how much of it there is for what has to be allocated to add memory.
 //! - [`emptying`]: in which way memory in use is emptied.
@@ -32,6 +33,7 @@ pub mod guard;
 pub mod kernel_memory;
 pub mod migration_budget;
 pub mod portion;
+pub mod state_search;
 pub mod statistics;
 pub mod vocabulary;
 pub mod wire;
