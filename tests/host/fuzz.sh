@@ -29,10 +29,10 @@ targets() {
 		bolero 1 agent --lib metrics::http::tests::any_http_request
 		bolero 1 agent --lib doctor::zoneinfo::tests::any_zoneinfo
 		bolero 1 agent --lib doctor::zoneinfo::tests::any_text
-		bolero 3 agent --lib doctor::tests::any_machine
+		bolero 3 agent --lib doctor::examine::tests::any_machine
 		bolero 1 agent --lib size::tests::any_size
 		bolero 1 agent --lib cli::tests::any_command_line
-		proptest 1 agent --lib files::tests::any_bytes_are_survived
+		proptest 1 agent --lib values::tests::any_bytes_are_survived
 		proptest 1 agent --lib iomem::tests::any_ranges_are_survived
 		proptest 1 agent --lib memory_blocks::tests::any_block_size_is_survived
 		proptest 1 agent --lib doctor::udev::tests::any_text_is_survived
@@ -43,7 +43,7 @@ targets() {
 		proptest 1 agent --lib command::wait::tests::any_sizes_are_survived
 		proptest 1 agent --lib bar::tests::any_sizes_fit
 		proptest 2 agent --lib collect::tests::any_bytes_in_any_file
-		proptest 2 agent --lib doctor::tests::any_bytes_in_any_file
+		proptest 2 agent --lib doctor::examine::tests::any_bytes_in_any_file
 	EOF
 }
 

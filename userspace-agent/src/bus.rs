@@ -6,13 +6,12 @@ use crate::error::optional;
 use crate::error::Result;
 use crate::files;
 use crate::files::Root;
+use crate::values;
 use std::path::Path;
 use std::path::PathBuf;
 
 /// The bus's devices, from `/`.
 const DEVICES: &str = "sys/bus/virtio/devices";
-/// What is expected there.
-const EXPECTED_DEVICES: &str = "a directory of virtio devices";
 /// What devices are called, before their number.
 const PREFIX: &str = "virtio";
 /// The driver's name: the kernel's own and this project's have the same.
@@ -44,13 +43,21 @@ impl BusDevice {
 
 /// The names of all virtio devices in the order of their numbers; none where there is no such bus.
 pub(crate) fn names(root: &Root) -> Result<Vec<String>> {
-    let numbers = files::numbers(&root.join(DEVICES), PREFIX, EXPECTED_DEVICES);
+    let numbers = files::numbers(&root.join(DEVICES), PREFIX);
     let numbers = optional(numbers)?.unwrap_or_default();
 
     Ok(numbers
         .iter()
         .map(|number| format!("{PREFIX}{number}"))
         .collect())
+}
+
+/// What there is to say where there is no device, or none that is called `only`.
+pub(crate) fn absence(only: Option<&str>) -> String {
+    match only {
+        Some(name) => format!("no virtio-mem device {name:?}"),
+        None => "no virtio-mem device".into(),
+    }
 }
 
 /// The directory of a device.
@@ -83,5 +90,5 @@ fn driver(dir: &Path) -> Result<Option<String>> {
 
 /// The device's virtio id.
 fn id(dir: &Path) -> Result<u64> {
-    files::read_value(&dir.join("device"), EXPECTED_ID, files::hexadecimal)
+    files::read_value(&dir.join("device"), EXPECTED_ID, values::hexadecimal)
 }

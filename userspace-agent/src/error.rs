@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong: always with the file it went wrong in, and what was expected there.
+//! What can go wrong: "cannot read P: E", or "P: expected X, found Y".
 
 use std::io;
 use std::path::Path;
@@ -17,12 +17,10 @@ const SHOWN: usize = 40;
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     /// The file or directory could not be read.
-    #[error("{}: expected {expected}: {source}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// What was expected there.
-        expected: &'static str,
         /// Why it could not be read.
         source: io::Error,
     },
@@ -50,22 +48,22 @@ pub(crate) enum Error {
     },
 
     /// What was given on the command line cannot be used.
-    #[error("{place}: expected {expected}: {source}")]
+    #[error("cannot {action} {place}: {source}")]
     Unusable {
+        /// What was to be done with it.
+        action: &'static str,
         /// A file, port or address.
         place: String,
-        /// What was expected there.
-        expected: &'static str,
-        /// Why it cannot be used.
+        /// Why that cannot be done.
         source: io::Error,
     },
 
     /// The output could not be written.
-    #[error("standard output: {0}")]
+    #[error("cannot write standard output: {0}")]
     Write(#[source] io::Error),
 
     /// Changes cannot be waited for.
-    #[error("waiting for changes: {0}")]
+    #[error("cannot wait for changes: {0}")]
     Poll(#[source] io::Error),
 }
 
@@ -73,6 +71,14 @@ pub(crate) enum Error {
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Says that a file or directory could not be read.
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read {
+            path: path.into(),
+            source,
+        }
+    }
+
     /// Says that `found` is not what was expected in `path`.
     pub(crate) fn content(path: &Path, expected: &'static str, found: &str) -> Self {
         let mut shown: String = found
@@ -144,7 +150,6 @@ mod tests {
     fn only_absence_is_absence() {
         let read = |source| Error::Read {
             path: "x".into(),
-            expected: "a number",
             source,
         };
 

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::files;
 use crate::files::Root;
+use crate::values;
 
 /// The file, from `/`.
 const FILE: &str = "proc/iomem";
@@ -83,8 +84,8 @@ impl<'a> Entry<'a> {
         let (range, name) = text.split_once(" : ")?;
         let (start, last) = range.split_once('-')?;
         let range = Range {
-            start: files::hexadecimal(start)?,
-            last: files::hexadecimal(last)?,
+            start: values::hexadecimal(start)?,
+            last: values::hexadecimal(last)?,
         };
 
         (range.start <= range.last).then_some(Self {

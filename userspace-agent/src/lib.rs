@@ -8,9 +8,11 @@
 //! by `table` or as JSON, offered to Prometheus by `metrics`, and told to the host by
 //! `report`. What cannot be known is left out, never guessed.
 //!
-//! `status`, `watch` and `wait` are modules of `command`, which also has what all commands need;
-//! `metrics`, `report` and `doctor` are modules of their own. Those that wait are woken by
-//! `events`.
+//! Each command is a file of `command`, with its arguments. Those that wait are woken by `events`.
+//! `doctor` has the checks, `metrics` the page and its server, `report` the host's end.
+//!
+//! A file uses those below it only: `lib`, `cli`, `command`; then `doctor`, `metrics`, `report`, `events`;
+//! `collect`; what it reads from; and what all use, `files`, `output`, `error`, `exit`, `values`.
 
 #![forbid(unsafe_code)]
 
@@ -20,21 +22,25 @@ mod bus;
 mod cli;
 mod collect;
 mod command;
-mod complaints;
 mod doctor;
 mod error;
 mod events;
+mod exit;
 mod files;
 #[cfg(test)]
 mod fuzz;
 mod iomem;
 mod memory_blocks;
 mod metrics;
+mod output;
+mod plain;
 mod report;
 mod size;
 mod status;
 mod sysfs;
 mod table;
+mod times;
+mod values;
 mod words;
 
 use clap::CommandFactory;
@@ -44,6 +50,9 @@ use cli::Command;
 use command::status::StatusArgs;
 use files::Root;
 use std::process::ExitCode;
+
+pub use exit::of as exit_statuses;
+pub use exit::Exit;
 
 /// The command line as defined, for what is made from it: man pages and completions.
 pub fn definition() -> clap::Command {
@@ -62,8 +71,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => command::status::run(&root, &args),
         Command::Watch(args) => command::watch::run(&root, &args),
         Command::Wait(args) => command::wait::run(&root, &args),
-        Command::Metrics(args) => metrics::run(&root, &args),
-        Command::Report(args) => report::run(&root, &args),
-        Command::Doctor(args) => doctor::doctor(&root, &args),
+        Command::Metrics(args) => command::metrics::run(&root, &args),
+        Command::Report(args) => command::report::run(&root, &args),
+        Command::Doctor(args) => command::doctor::run(&root, &args),
     }
 }

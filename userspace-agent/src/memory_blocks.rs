@@ -11,14 +11,13 @@ use crate::error::Result;
 use crate::files;
 use crate::files::Root;
 use crate::iomem::Range;
+use crate::values;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
 /// The directory, from `/`.
 const DIR: &str = "sys/devices/system/memory";
-/// What is expected in it.
-const EXPECTED_DIR: &str = "a directory of memory blocks";
 /// What is expected in `block_size_bytes`.
 const EXPECTED_SIZE: &str = "a hexadecimal size other than 0";
 /// What is expected in `state`.
@@ -79,11 +78,11 @@ impl MemoryBlocks {
     /// Lists the memory blocks; `None` where the kernel does not show any.
     pub(crate) fn list(root: &Root) -> Result<Option<Self>> {
         let dir = root.join(DIR);
-        let Some(numbers) = optional(files::numbers(&dir, "memory", EXPECTED_DIR))? else {
+        let Some(numbers) = optional(files::numbers(&dir, "memory"))? else {
             return Ok(None);
         };
         let block_size = files::read_value(&dir.join("block_size_bytes"), EXPECTED_SIZE, |text| {
-            files::hexadecimal(text).filter(|size| *size != 0)
+            values::hexadecimal(text).filter(|size| *size != 0)
         })?;
 
         Ok(Some(Self {
@@ -139,7 +138,7 @@ fn read_block(dir: &Path) -> Result<(State, Zone, BTreeSet<u32>)> {
                 .unwrap_or(Zone::Unknown)
         }
     };
-    let nodes = files::numbers(dir, "node", EXPECTED_DIR)?;
+    let nodes = files::numbers(dir, "node")?;
     let nodes = nodes.into_iter().filter_map(|node| node.try_into().ok());
 
     Ok((state, zone, nodes.collect()))

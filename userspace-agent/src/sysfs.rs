@@ -15,6 +15,7 @@ use crate::status::Counters;
 use crate::status::Device;
 use crate::status::Requests;
 use crate::status::Source;
+use crate::values;
 use crate::words::Vocabulary;
 use crate::words::Word;
 use std::path::Path;
@@ -58,8 +59,8 @@ pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<Said> {
         device: device.device.clone(),
         driver: device.driver.clone(),
         source: Source::Sysfs,
-        node: group.value("node", EXPECTED_NODE, files::node)?.flatten(),
-        start_address: group.value("start_address", EXPECTED_ADDRESS, files::decimal)?,
+        node: group.value("node", EXPECTED_NODE, values::node)?.flatten(),
+        start_address: group.value("start_address", EXPECTED_ADDRESS, values::decimal)?,
         block_size: group.bytes("block_size")?,
         region_size: group.bytes("region_size")?,
         usable_region_size: group.bytes("usable_region_size")?,
@@ -68,7 +69,7 @@ pub(crate) fn read(dir: &Path, device: &mut Device) -> Result<Said> {
         state: group.known_word("state")?,
         reason: group.known_word("reason")?,
         next_attempt_ms: group
-            .value("next_attempt_ms", EXPECTED_TIME, files::milliseconds)?
+            .value("next_attempt_ms", EXPECTED_TIME, values::milliseconds)?
             .flatten(),
         attempts: group.count("attempts")?,
         last_error: group.words("last_error")?.map(|words| words.join(" ")),
@@ -122,15 +123,15 @@ impl Group {
     }
 
     fn bytes(&self, name: &str) -> Result<Option<u64>> {
-        self.value(name, EXPECTED_BYTES, files::decimal)
+        self.value(name, EXPECTED_BYTES, values::decimal)
     }
 
     fn count(&self, name: &str) -> Result<Option<u64>> {
-        self.value(name, EXPECTED_COUNT, files::decimal)
+        self.value(name, EXPECTED_COUNT, values::decimal)
     }
 
     fn word(&self, name: &str) -> Result<Option<String>> {
-        self.value(name, EXPECTED_WORD, files::word)
+        self.value(name, EXPECTED_WORD, values::word)
     }
 
     fn known_word<T: Vocabulary>(&self, name: &str) -> Result<Option<Word<T>>> {
@@ -138,7 +139,7 @@ impl Group {
     }
 
     fn words(&self, name: &str) -> Result<Option<Vec<String>>> {
-        self.value(name, EXPECTED_WORDS, files::words)
+        self.value(name, EXPECTED_WORDS, values::words)
     }
 
     /// All counters, unless the driver has none.

@@ -139,7 +139,7 @@ fn no_device() {
     let (code, stdout, _) = doctor(dir.path(), &[]);
     assert_eq!(code, 1);
     assert!(
-        stdout.contains("sys/bus/virtio/devices: expected"),
+        stdout.contains("sys/bus/virtio/devices: Not a directory"),
         "{stdout}"
     );
 }

@@ -2,16 +2,15 @@
 
 //! `status`: what the devices are doing now.
 
-use super::absence;
-use super::json;
-use super::print;
-use super::Layout;
+use crate::bus;
 use crate::collect;
-use crate::complaints::complain;
-use crate::complaints::EXIT_ERROR;
-use crate::complaints::EXIT_NO_DEVICE;
 use crate::error::Result;
+use crate::exit;
 use crate::files::Root;
+use crate::output::complain;
+use crate::output::json;
+use crate::output::print;
+use crate::output::Layout;
 use crate::status::Status;
 use crate::table;
 use crate::table::Look;
@@ -49,16 +48,16 @@ pub(crate) fn run(root: &Root, args: &StatusArgs) -> ExitCode {
         complain(&message);
     }
     if none && !failed {
-        complain(&absence(only));
+        complain(&bus::absence(only));
     }
     if let Err(error) = show(&collected.status, args) {
         complain(&error);
-        return ExitCode::from(EXIT_ERROR);
+        return ExitCode::from(exit::ERROR);
     }
 
     match (failed, none) {
-        (true, _) => ExitCode::from(EXIT_ERROR),
-        (false, true) => ExitCode::from(EXIT_NO_DEVICE),
+        (true, _) => ExitCode::from(exit::ERROR),
+        (false, true) => ExitCode::from(exit::NO_DEVICE),
         (false, false) => ExitCode::SUCCESS,
     }
 }

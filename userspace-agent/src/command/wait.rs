@@ -2,30 +2,25 @@
 
 //! `wait`: sleeps until the devices have done what is wanted.
 
-use super::absence;
+use crate::bus;
 use crate::collect;
-use crate::complaints::complain;
-use crate::complaints::EXIT_ERROR;
-use crate::complaints::EXIT_NO_DEVICE;
 use crate::error::Result;
 use crate::events;
 use crate::events::Events;
+use crate::exit;
 use crate::files::Root;
+use crate::output::complain;
 use crate::size::Size;
 use crate::status::Device;
 use crate::status::Source;
 use crate::table;
+use crate::times;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
-
-/// The time is over.
-const EXIT_TIMED_OUT: u8 = 4;
-/// It will never be so, unless the host does something.
-const EXIT_HOPELESS: u8 = 5;
 
 /// How long a driver may say nothing before it is taken for one that never will: while it is being
 /// bound to a device, its attributes are not there yet.
@@ -43,7 +38,7 @@ pub(crate) struct WaitArgs {
     at_least: Option<Size>,
 
     /// Gives up after this time (30s, 5m); 0s looks just once
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = times::duration)]
     timeout: Option<Duration>,
 
     /// Waits for this device only
@@ -51,7 +46,7 @@ pub(crate) struct WaitArgs {
     device: Option<String>,
 
     /// Looks at least this often for what nobody announces
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::interval)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = times::interval)]
     interval: Duration,
 }
 
@@ -62,7 +57,7 @@ pub(crate) fn run(root: &Root, args: &WaitArgs) -> ExitCode {
         Ok(Outcome::Failed(code)) => ExitCode::from(code),
         Err(error) => {
             complain(&error);
-            ExitCode::from(EXIT_ERROR)
+            ExitCode::from(exit::ERROR)
         }
     }
 }
@@ -93,11 +88,11 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
 
         if !collected.errors.is_empty() {
             collected.errors.iter().for_each(|error| complain(error));
-            return Ok(Outcome::Failed(EXIT_ERROR));
+            return Ok(Outcome::Failed(exit::ERROR));
         }
         if devices.is_empty() {
-            complain(&absence(only));
-            return Ok(Outcome::Failed(EXIT_NO_DEVICE));
+            complain(&bus::absence(only));
+            return Ok(Outcome::Failed(exit::NO_DEVICE));
         }
         match judge(args, devices) {
             Verdict::Met => return Ok(Outcome::Met),
@@ -107,16 +102,16 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
                 let is_same = !again.differs_from(&collected.status);
                 if is_same && judge(args, &again.devices) == Verdict::Hopeless(why.clone()) {
                     complain(&why);
-                    return Ok(Outcome::Failed(EXIT_HOPELESS));
+                    return Ok(Outcome::Failed(exit::HOPELESS));
                 }
                 silent_since = None;
-                interval = interval.min(super::SHORTEST_INTERVAL);
+                interval = interval.min(times::SHORTEST_INTERVAL);
             }
             Verdict::Silent(why) => {
                 let silence = silent_since.get_or_insert_with(Instant::now).elapsed();
                 if silence >= SILENCE || is_over {
                     complain(&why);
-                    return Ok(Outcome::Failed(EXIT_ERROR));
+                    return Ok(Outcome::Failed(exit::ERROR));
                 }
                 interval = interval.min(SILENCE.saturating_sub(silence));
             }
@@ -124,7 +119,7 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
         }
         if is_over {
             complain(&format!("timed out: {}", summary(devices)));
-            return Ok(Outcome::Failed(EXIT_TIMED_OUT));
+            return Ok(Outcome::Failed(exit::TIMED_OUT));
         }
         events.wait(&armed, interval)?;
     }
@@ -296,7 +291,6 @@ fn told(size: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus;
     use crate::words::Word;
     use proptest::prelude::*;
 

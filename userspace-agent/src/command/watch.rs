@@ -2,22 +2,23 @@
 
 //! `watch`: what the devices are doing, whenever that changes.
 
-use super::absence;
-use super::json;
-use super::print;
-use super::status::StatusArgs;
-use super::Layout;
+use crate::bus;
 use crate::collect::Collected;
-use crate::complaints::complain;
-use crate::complaints::Complaints;
-use crate::complaints::EXIT_ERROR;
+use crate::command::status::StatusArgs;
 use crate::error::Result;
 use crate::events;
 use crate::events::Events;
 use crate::events::Woken;
+use crate::exit;
 use crate::files::Root;
+use crate::output::complain;
+use crate::output::json;
+use crate::output::print;
+use crate::output::Complaints;
+use crate::output::Layout;
 use crate::table;
 use crate::table::Look;
+use crate::times;
 use clap::Args;
 use std::io;
 use std::io::IsTerminal;
@@ -43,7 +44,7 @@ pub(crate) struct WatchArgs {
     show: StatusArgs,
 
     /// Looks at least this often for what nobody announces
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::interval)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = times::interval)]
     interval: Duration,
 
     /// Ends after showing this many changes, the first look being one
@@ -57,7 +58,7 @@ pub(crate) fn run(root: &Root, args: &WatchArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
-            ExitCode::from(EXIT_ERROR)
+            ExitCode::from(exit::ERROR)
         }
     }
 }
@@ -177,7 +178,7 @@ fn screen(collected: &Collected, messages: &[String], look: Look) -> String {
 
 fn table_or_none(collected: &Collected, look: Look) -> String {
     if collected.status.devices.is_empty() {
-        format!("{}\n", absence(None))
+        format!("{}\n", bus::absence(None))
     } else {
         table::render(&collected.status.devices, look)
     }

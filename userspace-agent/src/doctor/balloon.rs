@@ -11,6 +11,7 @@ use crate::error::optional;
 use crate::error::Error;
 use crate::error::Result;
 use crate::files;
+use crate::values;
 
 /// The virtio specification's number for a balloon.
 const BALLOON_DEVICE: u64 = 5;
@@ -45,7 +46,7 @@ pub(crate) fn balloon(facts: &Facts, findings: &mut Findings) -> Result<()> {
         let id = optional(files::read_value(
             &dir.join("device"),
             "a virtio device id in hexadecimal",
-            files::hexadecimal,
+            values::hexadecimal,
         ))?;
         if id != Some(BALLOON_DEVICE) || !dir.join("driver").is_symlink() {
             continue;
@@ -87,8 +88,9 @@ fn pages(facts: &Facts) -> Result<u64> {
     let (mut inflated, mut deflated) = (0, 0);
 
     for line in text.lines() {
-        let number =
-            |text| files::decimal(text).ok_or_else(|| Error::content(&path, EXPECTED_VMSTAT, line));
+        let number = |text| {
+            values::decimal(text).ok_or_else(|| Error::content(&path, EXPECTED_VMSTAT, line))
+        };
         match line.split_once(' ') {
             Some(("nr_balloon_pages", text)) => pages = Some(number(text)?),
             Some(("balloon_inflate", text)) => inflated = number(text)?,

@@ -9,6 +9,7 @@ use crate::files;
 use crate::files::Root;
 use crate::status::Device;
 use crate::sysfs;
+use crate::values;
 use std::path::PathBuf;
 
 /// The directory of the module, whoever wrote it, from `/`.
@@ -120,7 +121,7 @@ impl Facts {
     /// The size of a memory block.
     pub(crate) fn memory_block(&self) -> Result<u64> {
         self.value(BLOCK_SIZE, EXPECTED_BLOCK_SIZE, |text| {
-            files::hexadecimal(text).filter(|size| size.is_power_of_two())
+            values::hexadecimal(text).filter(|size| size.is_power_of_two())
         })
     }
 }

@@ -3,6 +3,7 @@
 //! What a check finds.
 
 use crate::error::Error;
+use crate::plain::plain;
 use serde::Serialize;
 
 /// How bad a finding is.
@@ -108,28 +109,9 @@ impl Findings {
     }
 }
 
-/// A text that cannot upset a terminal, even if names of files are in it.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-
-    for c in text.chars() {
-        if c.is_control() {
-            plain.extend(c.escape_default());
-        } else {
-            plain.push(c);
-        }
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_files_are_escaped() {
-        assert_eq!(plain("a\u{1b}[2J\n\u{e9}"), "a\\u{1b}[2J\\n\u{e9}");
-    }
 
     #[test]
     fn a_finding_is_reported_once() {

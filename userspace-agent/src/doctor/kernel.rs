@@ -11,9 +11,8 @@ use crate::error::optional;
 use crate::error::Error;
 use crate::error::Result;
 use crate::files;
+use crate::values;
 use flate2::read::GzDecoder;
-use std::fs::File;
-use std::io;
 use std::io::Read;
 
 /// The command line, from `/`.
@@ -130,19 +129,13 @@ fn default(facts: &Facts) -> Result<Option<String>> {
 /// The configuration that the kernel shows, unpacked.
 fn unpacked(facts: &Facts) -> Result<String> {
     let path = facts.path(CONFIG_GZ);
-    let read = || {
-        let mut text = Vec::new();
-        GzDecoder::new(File::open(&path)?)
-            .take(LIMIT)
-            .read_to_end(&mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    };
+    let mut text = Vec::new();
 
-    read().map_err(|source: io::Error| Error::Read {
-        path: path.clone(),
-        expected: EXPECTED_CONFIG,
-        source,
-    })
+    GzDecoder::new(files::open(&path)?)
+        .take(LIMIT)
+        .read_to_end(&mut text)
+        .map_err(|source| Error::read(&path, source))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Looks whether the module is signed, and has to be.
@@ -193,7 +186,7 @@ fn required(facts: &Facts) -> Result<Option<String>> {
         facts.value(LOCKDOWN, "modes, one of them in brackets", |text| {
             let (_, mode) = text.split_once('[')?;
             let (mode, _) = mode.split_once(']')?;
-            files::word(mode)
+            values::word(mode)
         }),
     )?;
     let enforced = optional(facts.value(ENFORCE, "Y or N", |text| match text {

@@ -2,7 +2,7 @@
 
 //! Recorded trees for the checks' tests.
 
-use crate::doctor::examine;
+use crate::doctor::examine::examine;
 use crate::doctor::finding::Finding;
 use crate::doctor::finding::Findings;
 use crate::files::Root;

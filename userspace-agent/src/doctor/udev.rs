@@ -20,8 +20,6 @@ const DIRS: [&str; 5] = [
     "usr/lib/udev/rules.d",
     "lib/udev/rules.d",
 ];
-/// What is expected there.
-const EXPECTED_DIR: &str = "a directory of udev rules";
 /// What is expected in a file.
 const EXPECTED: &str = "udev rules";
 /// Rules are written by people.
@@ -62,7 +60,7 @@ pub(crate) fn onlining_rules(
 ) -> Vec<Rule> {
     let mut chosen = BTreeMap::new();
     for dir in DIRS {
-        match optional(files::names(&root.join(dir), EXPECTED_DIR)) {
+        match optional(files::names(&root.join(dir))) {
             Ok(names) => {
                 for name in names.into_iter().flatten() {
                     if name.ends_with(".rules") {

@@ -7,6 +7,7 @@ use crate::doctor::facts::Facts;
 use crate::error::Error;
 use crate::error::Result;
 use crate::files;
+use crate::values;
 
 /// The file, from `/`.
 const FILE: &str = "proc/zoneinfo";
@@ -60,7 +61,7 @@ impl Zones {
         };
 
         // Memory of more than 2^64 bytes there is none.
-        *sum = sum.checked_add(files::decimal(number)?)?;
+        *sum = sum.checked_add(values::decimal(number)?)?;
         (*sum <= u64::MAX >> 16).then_some(())
     }
 
@@ -122,7 +123,7 @@ fn parse(text: &str) -> std::result::Result<(Zones, Zones), &str> {
 /// between the two.
 fn page_size(line: &str, pages: u64) -> Option<u64> {
     let total = line.strip_prefix("MemTotal:")?.strip_suffix("kB")?.trim();
-    let total = files::decimal(total)?.checked_mul(1 << 10)?;
+    let total = values::decimal(total)?.checked_mul(1 << 10)?;
 
     PAGE_SIZES
         .into_iter()

@@ -5,7 +5,7 @@
 //! Clients are bounded in number, in the time they have and in what they may say, so that one that
 //! is slow, or wants to do harm, neither holds up the others nor makes the agent grow.
 
-use crate::complaints::complain;
+use crate::output::complain;
 use std::io;
 use std::io::ErrorKind;
 use std::io::Read;
@@ -42,7 +42,7 @@ struct Answer {
 }
 
 /// Serves what `page` makes, for ever; `None` is a page that could not be made.
-pub(super) fn serve(
+pub(crate) fn serve(
     listener: &TcpListener,
     page: impl Fn() -> Option<String> + Send + Sync + 'static,
 ) -> ! {

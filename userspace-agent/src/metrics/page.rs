@@ -139,18 +139,18 @@ const TOTALS: [Single<Counters>; 6] = [
 
 /// The text, and what there is to say about it.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// The text.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Why something is missing.
-    pub(super) messages: Vec<String>,
+    pub(crate) messages: Vec<String>,
     /// Whether all devices could be read.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Page {
     /// Reads all devices.
-    pub(super) fn make(root: &Root) -> Result<Self> {
+    pub(crate) fn make(root: &Root) -> Result<Self> {
         let collected = collect::collect(root, None);
         let mut metrics = Metrics::default();
 

@@ -28,7 +28,7 @@ const LAST_DELAY: Duration = Duration::from_secs(60);
 
 /// Where the host listens.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// A character device: a virtio-serial port.
     Port(PathBuf),
     /// A vsock address.
@@ -45,7 +45,7 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// The host, whether it listens or not.
-pub(super) struct Host {
+pub(crate) struct Host {
     place: Place,
     stream: Option<Box<dyn Stream>>,
     /// When to open it, and how long to wait after that has failed.
@@ -66,7 +66,7 @@ pub(super) struct Host {
 
 impl Host {
     /// Nothing is opened yet.
-    pub(super) fn new(place: Place) -> Self {
+    pub(crate) fn new(place: Place) -> Self {
         Self {
             place,
             stream: None,
@@ -82,13 +82,13 @@ impl Host {
     }
 
     /// Takes the newest line; what was not told before no longer matters.
-    pub(super) fn tell(&mut self, line: String) {
+    pub(crate) fn tell(&mut self, line: String) {
         self.newest = line;
         self.untold = true;
     }
 
     /// Reads and writes what can be at once; says what keeps it from that.
-    pub(super) fn exchange(&mut self) -> Option<String> {
+    pub(crate) fn exchange(&mut self) -> Option<String> {
         if self.stream.is_none() && Instant::now() >= self.due {
             match self.place.open() {
                 Ok(stream) => self.stream = Some(stream),
@@ -110,8 +110,8 @@ impl Host {
     /// The connection is of no use: another one is made after a while.
     fn lost(&mut self, source: io::Error) {
         let error = Error::Unusable {
+            action: self.place.action(),
             place: self.place.to_string(),
-            expected: self.place.expected(),
             source,
         };
 
@@ -187,7 +187,9 @@ impl Place {
                 let port = File::from(rustix::fs::open(path, flags, Mode::empty())?);
                 // An ordinary file would take everything and keep it.
                 if !port.metadata()?.file_type().is_char_device() {
-                    return Err(io::Error::other("is something else"));
+                    return Err(io::Error::other(
+                        "no character device, as a virtio-serial port is",
+                    ));
                 }
                 Ok(Box::new(port))
             }
@@ -205,11 +207,11 @@ impl Place {
         matches!(self, Self::Port(_))
     }
 
-    /// What should be there.
-    fn expected(&self) -> &'static str {
+    /// What is done there.
+    fn action(&self) -> &'static str {
         match self {
-            Self::Port(_) => "a virtio-serial port",
-            Self::Vsock { .. } => "somebody who listens",
+            Self::Port(_) => "write to",
+            Self::Vsock { .. } => "connect to",
         }
     }
 }

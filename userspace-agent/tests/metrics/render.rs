@@ -210,7 +210,7 @@ fn what_is_no_file_is_not_replaced() {
         let message = String::from_utf8(output.stderr).unwrap();
 
         assert_eq!(output.status.code(), Some(1), "{name}");
-        let expected = "expected a file that can be replaced: is not a regular file";
+        let expected = "is not a regular file";
         assert!(
             message.contains(&format!("{name}: {expected}")),
             "{message}"
@@ -232,7 +232,7 @@ fn a_file_that_cannot_be_written() {
 
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            message.contains(&format!("{}: expected a file", file.display())),
+            message.contains(&format!("cannot replace {}: ", file.display())),
             "{message}"
         );
     }

@@ -171,7 +171,7 @@ fn an_address_that_is_taken() {
 
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        message.contains(&format!("{address}: expected an address to listen at")),
+        message.contains(&format!("cannot listen at {address}: ")),
         "{message}"
     );
     let mut agent = tree().agent(&["metrics", "--listen", "nonsense"]);

@@ -174,7 +174,7 @@ fn a_port_that_comes_goes_and_comes_back() {
         thread::sleep(Duration::from_millis(2500));
     }
     let said = reporter.end();
-    let missing = "port: expected a virtio-serial port: No such file or directory";
+    let missing = "port: No such file or directory";
     assert!(said.contains(missing), "{said}");
     assert!(said.lines().count() <= 6, "it repeats itself: {said}");
 }
@@ -189,7 +189,7 @@ fn what_is_no_port_is_left_alone() {
     thread::sleep(Duration::from_millis(1500));
     let said = reporter.end();
     assert!(
-        said.contains("expected a virtio-serial port: is something else"),
+        said.contains("cannot write to ") && said.contains("no character device"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -245,7 +245,7 @@ fn nobody_at_the_vsock() {
     let said = agent.wait_with_output().unwrap().stderr;
     let said = String::from_utf8(said).unwrap();
     assert!(
-        said.contains("vsock 1:4000000000: expected somebody who listens"),
+        said.contains("cannot connect to vsock 1:4000000000: "),
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `doctor`: looks for what usually goes wrong, and says how to put it right.
+
+use crate::bus;
+use crate::doctor::examine;
+use crate::doctor::examine::Examination;
+use crate::doctor::finding::Finding;
+use crate::doctor::finding::Severity;
+use crate::doctor::render;
+use crate::error::Error;
+use crate::exit;
+use crate::files::Root;
+use crate::output::complain;
+use crate::output::json;
+use crate::output::print;
+use crate::output::Layout;
+use clap::Args;
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// The version of the JSON form. It grows when a field changes its meaning or goes away, not when
+/// one is added.
+const VERSION: u32 = 1;
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Examines this device only, and the machine
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+
+    /// Lists what can be found, and examines nothing
+    #[arg(long, conflicts_with_all = ["json", "device"])]
+    list: bool,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    findings: &'a [Finding],
+}
+
+/// Examines the machine and prints what is found.
+pub(crate) fn run(root: &Root, args: &DoctorArgs) -> ExitCode {
+    if args.list {
+        return match print(&format!("{}\n", render::kinds(examine::kinds()))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(&error),
+        };
+    }
+
+    let Examination { mut findings, any } = examine::examine(root, args.device.as_deref());
+    findings.sort();
+    if !any && !findings.failed {
+        complain(&bus::absence(args.device.as_deref()));
+    }
+    let text = if args.json {
+        let report = Report {
+            version: VERSION,
+            findings: &findings.list,
+        };
+        json(&report, Layout::Lines)
+    } else if any || findings.failed {
+        Ok(render::findings(&findings.list))
+    } else {
+        return ExitCode::from(exit::NO_DEVICE);
+    };
+    if let Err(error) = text.and_then(|text| print(&format!("{text}\n"))) {
+        return failure(&error);
+    }
+
+    ExitCode::from(match findings.worst() {
+        Some(Severity::Error) => exit::FINDING,
+        Some(Severity::Warning) => exit::WARNING,
+        _ if findings.failed => exit::ERROR,
+        _ if !any => exit::NO_DEVICE,
+        _ => return ExitCode::SUCCESS,
+    })
+}
+
+fn failure(error: &Error) -> ExitCode {
+    complain(error);
+    ExitCode::from(exit::ERROR)
+}
