@@ -18,7 +18,9 @@ use crate::iomem::Range;
 use crate::iomem::Region;
 use crate::memory_blocks::MemoryBlocks;
 use crate::memory_blocks::Standing;
+use crate::plain::plain;
 use crate::status::Device;
+use crate::status::Failure;
 use crate::status::Source;
 use crate::status::Status;
 use crate::status::VERSION;
@@ -35,12 +37,15 @@ const ATTEMPTS: usize = 4;
 /// What was found, and what there is to say about it.
 #[derive(Debug)]
 pub(crate) struct Collected {
-    /// The devices.
+    /// The devices, and the errors as they are printed in JSON.
     pub(crate) status: Status,
     /// Why something is not known.
     pub(crate) notes: Vec<String>,
-    /// Why devices are missing.
+    /// What could not be read.
     pub(crate) errors: Vec<Error>,
+    /// Whether a driver's attributes changed each time they were read, so that they may not fit
+    /// together.
+    pub(crate) torn: bool,
 }
 
 impl Collected {
@@ -49,21 +54,35 @@ impl Collected {
         let errors = self.errors.iter().map(ToString::to_string);
         self.notes.iter().cloned().chain(errors).collect()
     }
+
+    /// Takes an error, once, with the device if the file is one of its own.
+    fn fail(&mut self, error: Error, device: Option<&str>) {
+        let failure = Failure {
+            device: device.map(Into::into),
+            message: plain(&error.to_string()),
+        };
+        if !self.status.errors.contains(&failure) {
+            self.status.errors.push(failure);
+            self.errors.push(error);
+        }
+    }
 }
 
-/// Collects what is known of all devices, or of the one called `only`. An error keeps one device
-/// from being shown, not the others.
+/// Collects what is known of all devices, or of the one called `only`. What cannot be read of a device
+/// leaves a value unknown, not the device.
 pub(crate) fn collect(root: &Root, only: Option<&str>) -> Collected {
     let mut collected = Collected {
         status: Status {
             version: VERSION,
             devices: Vec::new(),
+            errors: Vec::new(),
         },
         notes: Vec::new(),
         errors: Vec::new(),
+        torn: false,
     };
     let names = bus::names(root).unwrap_or_else(|error| {
-        collected.errors.push(error);
+        collected.fail(error, None);
         Vec::new()
     });
 
@@ -71,20 +90,26 @@ pub(crate) fn collect(root: &Root, only: Option<&str>) -> Collected {
         if only.is_some_and(|only| only != name) {
             continue;
         }
+        let dir = bus::dir(root, &name);
         match observe(root, &name) {
             Ok(Some(view)) => {
-                collected
-                    .notes
-                    .extend(view.note.map(|note| format!("{name}: {note}")));
+                let note = view.note.map(|note| format!("{name}: {note}"));
+                collected.notes.extend(note);
+                collected.torn |= view.torn;
                 collected.status.devices.push(view.device);
+                for error in view.errors {
+                    let own = error.is_about(&dir).then_some(name.as_str());
+                    collected.fail(error, own);
+                }
             }
             Ok(None) => {}
-            Err(error) if error.is_absent_from(&bus::dir(root, &name)) => {
+            Err(error) if error.is_absent_from(&dir) => {
                 collected
                     .notes
                     .push(format!("{name}: vanished while it was read"));
             }
-            Err(error) => collected.errors.push(error),
+            // Not even known to be a memory device.
+            Err(error) => collected.fail(error, Some(&name)),
         }
     }
     collected
@@ -96,21 +121,29 @@ struct View {
     device: Device,
     /// Why something is not known.
     note: Option<String>,
+    /// What could not be read.
+    errors: Vec<Error>,
     /// Whether what was read fits together.
     consistent: bool,
+    /// Whether the driver's attributes do not.
+    torn: bool,
 }
 
 /// Looks at a device until what is read fits together, but not for ever. `None` if it is another
 /// kind of device.
 fn observe(root: &Root, name: &str) -> Result<Option<View>> {
-    let look = || match bus::look(root, name)? {
+    settle(|| match bus::look(root, name)? {
         Some(device) => view(root, &device).map(Some),
         None => Ok(None),
-    };
+    })
+}
 
+/// Looks until what is seen fits together, but not for ever.
+fn settle(mut look: impl FnMut() -> Result<Option<View>>) -> Result<Option<View>> {
     for _ in 1..ATTEMPTS {
         match look() {
             Ok(Some(view)) if !view.consistent => {}
+            Ok(Some(view)) if view.errors.iter().any(Error::is_absent) => {}
             Err(error) if error.is_absent() => {}
             settled => return settled,
         }
@@ -127,20 +160,25 @@ fn view(root: &Root, device: &BusDevice) -> Result<View> {
             ..Device::default()
         },
         note: None,
+        errors: Vec::new(),
         consistent: true,
+        torn: false,
     };
 
     if !device.is_driven() {
         return Ok(view);
     }
-    match sysfs::read(&device.dir, &mut view.device)? {
-        Said::Nothing => view.take_iomem(root)?,
+    let taken = match sysfs::read(&device.dir, &mut view.device, &mut view.errors) {
+        Said::Nothing => view.take_iomem(root),
         said => {
+            view.torn = said == Said::Torn;
             view.consistent = said == Said::Sound;
-            view.device.driver_version = driver_version(root)?;
-            view.take_blocks_of_region(root)?;
+            view.device.driver_version =
+                driver_version(root).unwrap_or_else(|error| view.fail(error));
+            view.take_blocks_of_region(root)
         }
-    }
+    };
+    taken.unwrap_or_else(|error| view.fail(error));
     Ok(view)
 }
 
@@ -154,6 +192,12 @@ fn driver_version(root: &Root) -> Result<Option<String>> {
 }
 
 impl View {
+    /// Takes an error; nothing is known instead.
+    fn fail<T: Default>(&mut self, error: Error) -> T {
+        self.errors.push(error);
+        T::default()
+    }
+
     /// Takes how the memory blocks stand that lie in the region of which the driver speaks.
     fn take_blocks_of_region(&mut self, root: &Root) -> Result<()> {
         let device = &mut self.device;
@@ -244,12 +288,8 @@ mod tests {
     use crate::table;
     use crate::table::Look;
     use proptest::prelude::*;
-    use rustix::fs::mknodat;
-    use rustix::fs::FileType;
-    use rustix::fs::Mode;
-    use rustix::fs::CWD;
     use std::fs;
-    use std::io::Write;
+    use std::io::ErrorKind;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -351,37 +391,43 @@ mod tests {
         }
     }
 
-    // The driver plugs a GiB and settles between the look at the one and at the other.
+    // Neither a view that does not fit together nor a file that was not there is the last word.
     #[test]
-    fn what_changes_while_it_is_read_is_read_again() {
-        let dir = tree();
-        let group = dir.path().join("sys/bus/virtio/devices/virtio1/virtio_mem");
-        fs::write(group.join("plugged_size"), "0\n").unwrap();
-        fs::write(group.join("state"), "plugging\n").unwrap();
-        // Read after these, and not before somebody writes it.
-        let pipe = group.join("next_attempt_ms");
-        fs::remove_file(&pipe).unwrap();
-        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    fn what_does_not_fit_together_is_looked_at_again() {
+        let view = |consistent, torn, plugged| View {
+            device: Device {
+                plugged_size: Some(plugged),
+                ..Device::default()
+            },
+            note: None,
+            errors: Vec::new(),
+            consistent,
+            torn,
+        };
+        let mut looks = [
+            Ok(Some(view(false, true, 1))),
+            Err(Error::read(Path::new("x"), ErrorKind::NotFound.into())),
+            Ok(Some(view(true, false, 2))),
+            Ok(Some(view(true, false, 3))),
+        ]
+        .into_iter();
+        let settled = settle(|| looks.next().unwrap()).unwrap().unwrap();
+        assert_eq!(settled.device.plugged_size, Some(2));
+        assert_eq!(looks.count(), 1);
 
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut writer = fs::File::create(&pipe).unwrap();
-                fs::write(group.join("plugged_size"), "1073741824\n").unwrap();
-                fs::write(group.join("state"), "settled\n").unwrap();
-                fs::remove_file(&pipe).unwrap();
-                writer.write_all(b"-1\n").unwrap();
-            });
-            let collected = collect(&Root::new(dir.path().into()), Some("virtio1"));
-            let device = &collected.status.devices[0];
-            assert_eq!(device.plugged_size, Some(1 << 30));
-            assert_eq!(device.is_settled(), Some(true));
+        let mut count = 0;
+        let settled = settle(|| {
+            count += 1;
+            Ok(Some(view(false, true, count)))
         });
+        assert!(settled.unwrap().unwrap().torn);
+        assert_eq!(count, u64::try_from(ATTEMPTS).unwrap());
     }
 
     proptest! {
         #![proptest_config(crate::fuzz::cases(500))]
 
-        // Every device is either shown or has an error of its own, whatever stands in a file.
+        // A device is shown, whatever stands in a file, but in the one that says what it is.
         #[test]
         fn any_bytes_in_any_file(
             file in 0..FILES.len(),
@@ -391,7 +437,10 @@ mod tests {
             write(dir.path(), FILES[file].0, &bytes);
             let collected = collect(&Root::new(dir.path().into()), None);
 
-            prop_assert_eq!(collected.status.devices.len() + collected.errors.len(), 2);
+            let devices = collected.status.devices.len();
+            let known = FILES[file].0.ends_with("/device").then_some(collected.errors.len());
+            prop_assert_eq!(devices + known.unwrap_or(0), 2);
+            prop_assert_eq!(collected.errors.len(), collected.status.errors.len());
             prop_assert!(serde_json::to_string(&collected.status).is_ok());
             for wide in [false, true] {
                 let look = Look { wide, bars: true, ..Look::default() };

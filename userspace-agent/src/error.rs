@@ -114,6 +114,16 @@ impl Error {
         }
     }
 
+    /// Whether it is about a file in `dir`.
+    pub(crate) fn is_about(&self, dir: &Path) -> bool {
+        match self {
+            Self::Read { path, .. } | Self::Content { path, .. } | Self::TooLong { path, .. } => {
+                path.starts_with(dir)
+            }
+            Self::Unusable { .. } | Self::Write(_) | Self::Poll(_) => false,
+        }
+    }
+
     /// Whether reading takes more privileges.
     pub(crate) fn is_denied(&self) -> bool {
         match self {

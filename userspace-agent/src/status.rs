@@ -21,6 +21,17 @@ pub(crate) struct Status {
     pub(crate) version: u32,
     /// The devices, in the order of their numbers.
     pub(crate) devices: Vec<Device>,
+    /// Why something of them is not known that could be.
+    pub(crate) errors: Vec<Failure>,
+}
+
+/// A file that could not be read, or held something else than it should.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Failure {
+    /// The device that the file belongs to; none for a file of the machine.
+    pub(crate) device: Option<String>,
+    /// What is wrong with which file.
+    pub(crate) message: String,
 }
 
 /// Where a device's sizes come from.
@@ -192,6 +203,7 @@ mod tests {
     fn a_countdown_is_no_change() {
         let status = |next_attempt_ms, attempts| Status {
             version: VERSION,
+            errors: Vec::new(),
             devices: vec![Device {
                 next_attempt_ms,
                 attempts,

@@ -166,6 +166,7 @@ mod tests {
         Status {
             version: crate::status::VERSION,
             devices: vec![device],
+            errors: Vec::new(),
         }
     }
 

@@ -196,9 +196,11 @@ mod tests {
             status: Status {
                 version: VERSION,
                 devices: Vec::new(),
+                errors: Vec::new(),
             },
             notes: Vec::new(),
             errors: Vec::new(),
+            torn: false,
         };
 
         assert_eq!(

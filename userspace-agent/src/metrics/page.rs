@@ -22,6 +22,7 @@ use prometheus::Opts;
 use prometheus::Registry;
 use prometheus::TextEncoder;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use virtio_mem_core::vocabulary::Reason;
 use virtio_mem_core::vocabulary::State;
@@ -157,8 +158,9 @@ impl Page {
         for device in &collected.status.devices {
             metrics.device(device)?;
         }
-        let errors = collected.errors.len();
-        metrics.agent(errors)?;
+        let failures = collected.status.errors.iter();
+        let devices: BTreeSet<_> = failures.map(|failure| &failure.device).collect();
+        metrics.agent(devices.len())?;
 
         let errors = collected.errors.iter().map(Error::to_string);
         Ok(Self {
@@ -344,7 +346,7 @@ impl Metrics {
         )?;
         self.gauge(
             "virtio_mem_scrape_errors",
-            "How many devices are missing here as they could not be read.",
+            "Of how many devices something is missing here as it could not be read.",
             &[],
             u64::try_from(errors).unwrap_or(u64::MAX),
         )

@@ -104,6 +104,19 @@ fn at_once_and_when_it_changes() {
 }
 
 #[test]
+fn a_bad_file_is_no_device_that_is_gone() {
+    let mut port = Port::new();
+    let reporter = Reporter::new(&port.path, "1h");
+
+    port.expect_requested(1);
+    reporter.tree.attribute(0, "attempts", "many");
+    let line = port.line(PATIENCE).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(told["devices"][0]["requested_size"], 1);
+    assert_eq!(told["errors"][0]["device"], "virtio0");
+}
+
+#[test]
 fn again_after_the_interval() {
     let mut port = Port::new();
     // A number alone is one of seconds.

@@ -140,7 +140,10 @@ fn no_device() {
 
     let assert = tree.agent(&["status"]).assert().code(3).stdout("");
     assert.stderr("virtio-mem-agent: no virtio-mem device\n");
-    assert_eq!(tree.json(&[]), (json!({"version": 1, "devices": []}), 3));
+    assert_eq!(
+        tree.json(&[]),
+        (json!({"version": 1, "devices": [], "errors": []}), 3)
+    );
 }
 
 #[test]

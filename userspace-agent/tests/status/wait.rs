@@ -5,12 +5,6 @@
 //! in a guest.
 
 use crate::tree::Tree;
-use rustix::fs::mknodat;
-use rustix::fs::FileType;
-use rustix::fs::Mode;
-use rustix::fs::CWD;
-use std::fs;
-use std::io::Write;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -150,29 +144,6 @@ fn hopeless() {
         5,
         "at most 1 GiB will be",
     );
-}
-
-#[test]
-fn not_hopeless_when_looked_at_again() {
-    let mut tree = Tree::new();
-    tree.memory_device(0, 0);
-    tree.stand(0, GIB, GIB, "settled");
-    tree.attribute(0, "start_address", crate::tree::region_start(0));
-    // Read after what the driver says, and not before somebody writes it.
-    let pipe = tree.path("sys/devices/system/memory/block_size_bytes");
-    fs::remove_file(&pipe).unwrap();
-    mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
-
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut writer = fs::File::create(&pipe).unwrap();
-            tree.stand(0, 2 * GIB, 2 * GIB, "settled");
-            fs::remove_file(&pipe).unwrap();
-            tree.write("sys/devices/system/memory/block_size_bytes", "8000000\n");
-            writer.write_all(b"8000000\n").unwrap();
-        });
-        waits(&tree, &["--at-least", "2G"], 0, "");
-    });
 }
 
 #[test]
