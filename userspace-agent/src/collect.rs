@@ -52,7 +52,8 @@ impl Collected {
     /// All notes and errors.
     pub(crate) fn messages(&self) -> Vec<String> {
         let errors = self.errors.iter().map(ToString::to_string);
-        self.notes.iter().cloned().chain(errors).collect()
+        let all = self.notes.iter().cloned().chain(errors);
+        all.map(|message| plain(&message)).collect()
     }
 
     /// Takes an error, once, with the device if the file is one of its own.

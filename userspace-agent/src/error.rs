@@ -47,6 +47,17 @@ pub(crate) enum Error {
         limit: u64,
     },
 
+    /// The file is none that can be read to its end.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// What was expected there.
+        expected: &'static str,
+        /// What kind of file is there instead.
+        found: &'static str,
+    },
+
     /// What was given on the command line cannot be used.
     #[error("cannot {action} {place}: {source}")]
     Unusable {
@@ -117,9 +128,10 @@ impl Error {
     /// Whether it is about a file in `dir`.
     pub(crate) fn is_about(&self, dir: &Path) -> bool {
         match self {
-            Self::Read { path, .. } | Self::Content { path, .. } | Self::TooLong { path, .. } => {
-                path.starts_with(dir)
-            }
+            Self::Read { path, .. }
+            | Self::Content { path, .. }
+            | Self::TooLong { path, .. }
+            | Self::Kind { path, .. } => path.starts_with(dir),
             Self::Unusable { .. } | Self::Write(_) | Self::Poll(_) => false,
         }
     }

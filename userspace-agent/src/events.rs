@@ -16,6 +16,7 @@ use crate::collect;
 use crate::collect::Collected;
 use crate::error::Error;
 use crate::error::Result;
+use crate::files;
 use crate::files::Root;
 use crate::sysfs;
 use rustix::event::poll;
@@ -93,7 +94,7 @@ fn pause(look: Duration) -> Duration {
 /// will tell why.
 fn arm(root: &Root, only: Option<&str>) -> Vec<File> {
     let names = bus::names(root).unwrap_or_default();
-    let files = names
+    let paths = names
         .iter()
         .filter(|name| only.is_none_or(|only| only == *name))
         .flat_map(|name| {
@@ -103,8 +104,9 @@ fn arm(root: &Root, only: Option<&str>) -> Vec<File> {
 
     // Only a file that has been read since it was opened tells of changes.
     let read = |mut file: File| file.read(&mut [0; 64]).map(|_| file);
-    files
-        .filter_map(|path| File::open(path).and_then(read).ok())
+    paths
+        .filter_map(|path| files::open(&path, "an attribute").ok())
+        .filter_map(|file| read(file).ok())
         .collect()
 }
 

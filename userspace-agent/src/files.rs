@@ -4,25 +4,49 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::plain::plain;
 use crate::values::number_after;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
 use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
+use std::io;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::path::PathBuf;
 
 /// The most a sysfs attribute can hold is a page, which is 64 KiB at the most.
 const ATTRIBUTE_LIMIT: u64 = 64 << 10;
 
+/// What a machine has, or a recorded tree: one of these at least.
+const TOPS: [&str; 2] = ["sys", "proc"];
+
 /// Where `/sys` and `/proc` are.
 #[derive(Clone, Debug)]
 pub(crate) struct Root(PathBuf);
 
 impl Root {
-    /// Takes `dir` for `/`.
+    /// Takes `dir` for `/`, whatever is in it.
+    #[cfg(test)]
     pub(crate) fn new(dir: PathBuf) -> Self {
         Self(dir)
+    }
+
+    /// Takes `dir` for `/` if that is possible.
+    pub(crate) fn find(dir: PathBuf) -> Result<Self> {
+        let root = Self(dir);
+        fs::read_dir(&root.0).map_err(|source| Error::read(&root.0, source))?;
+
+        if !TOPS.iter().any(|top| root.join(top).is_dir()) {
+            return Err(Error::Kind {
+                path: root.0,
+                expected: "a directory with sys or proc in it",
+                found: "neither",
+            });
+        }
+        Ok(root)
     }
 
     /// Where `path`, named from `/` without the leading slash, is.
@@ -31,16 +55,38 @@ impl Root {
     }
 }
 
-/// Opens a file to read it to its end.
-pub(crate) fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| Error::read(path, source))
+/// Opens a file to read it to its end. What is no regular file may have none, or none yet: a pipe is
+/// opened without waiting for whoever writes to it, and refused like all else.
+pub(crate) fn open(path: &Path, expected: &'static str) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let open = || -> io::Result<_> {
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let kind = file.metadata()?.file_type();
+        Ok((file, kind))
+    };
+    let (file, kind) = open().map_err(|source| Error::read(path, source))?;
+
+    let found = if kind.is_file() {
+        return Ok(file);
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else {
+        "a device"
+    };
+    Err(Error::Kind {
+        path: path.into(),
+        expected,
+        found,
+    })
 }
 
 /// Reads a text file of at most `limit` bytes. What is not UTF-8 is replaced: it is of interest in
 /// no file the agent reads, and wherever it matters the value's own check refuses it.
 pub(crate) fn read_text(path: &Path, expected: &'static str, limit: u64) -> Result<String> {
     let mut bytes = Vec::new();
-    open(path)?
+    open(path, expected)?
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|source| Error::read(path, source))?;
@@ -90,12 +136,12 @@ pub(crate) fn numbers(dir: &Path, prefix: &str) -> Result<BTreeSet<u64>> {
         .collect())
 }
 
-/// The last part of what a symbolic link points to.
+/// The last part of what a symbolic link points to, fit for a terminal.
 pub(crate) fn link_name(path: &Path, expected: &'static str) -> Result<String> {
     let target = fs::read_link(path).map_err(|source| Error::read(path, source))?;
 
     match target.file_name() {
-        Some(name) => Ok(name.to_string_lossy().into_owned()),
+        Some(name) => Ok(plain(&name.to_string_lossy())),
         None => Err(Error::content(path, expected, &target.to_string_lossy())),
     }
 }

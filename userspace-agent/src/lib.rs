@@ -62,7 +62,13 @@ pub fn definition() -> clap::Command {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let root = Root::new(cli.root);
+    let root = match Root::find(cli.root) {
+        Ok(root) => root,
+        Err(error) => {
+            output::complain(&error);
+            return ExitCode::from(exit::ERROR);
+        }
+    };
 
     match cli
         .command

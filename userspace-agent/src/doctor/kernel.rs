@@ -131,7 +131,7 @@ fn unpacked(facts: &Facts) -> Result<String> {
     let path = facts.path(CONFIG_GZ);
     let mut text = Vec::new();
 
-    GzDecoder::new(files::open(&path)?)
+    GzDecoder::new(files::open(&path, EXPECTED_CONFIG)?)
         .take(LIMIT)
         .read_to_end(&mut text)
         .map_err(|source| Error::read(&path, source))?;

@@ -216,10 +216,29 @@ pub(crate) fn offline(facts: &Facts, device: &Device, findings: &mut Findings) -
             "{} in {blocks} memory blocks is added but offline: the guest does not use it",
             Size(size)
         ),
-        "bring it online: for f in $(grep -lx offline /sys/devices/system/memory/memory*/state); \
-         do echo online_movable > $f; done",
+        remedy(device, facts.memory_block()?),
     );
     Ok(())
+}
+
+/// How to bring this device's memory blocks online, and no others: what else is offline may be so on
+/// purpose.
+fn remedy(device: &Device, block: u64) -> String {
+    let blocks = || {
+        let start = device.start_address?;
+        // The end of the address space does not fit 64 bits.
+        let end = u128::from(start) + u128::from(device.region_size?);
+        let last = (end / u128::from(block)).checked_sub(1)?;
+        Some((start.div_ceil(block), last))
+    };
+    match blocks() {
+        Some((first, last)) => format!(
+            "bring it online: for n in $(seq {first} {last}); do \
+             s=/sys/devices/system/memory/memory$n/state; \
+             if grep -sqx offline $s; then echo online_movable > $s; fi; done"
+        ),
+        None => "bring its memory blocks online: write online_movable to the state of each".into(),
+    }
 }
 
 #[cfg(test)]
@@ -308,6 +327,38 @@ mod tests {
         assert_eq!(tree.ids(), [UDEV_IDLE.id]);
     }
 
+    // It is run as it stands, with another directory.
+    #[test]
+    fn the_remedy_leaves_other_memory_blocks_alone() {
+        let tree = Tree::theirs();
+        let all = "100000000-13fffffff";
+        tree.write(
+            "proc/iomem",
+            format!("{all} : virtio0\n  {all} : System RAM (virtio_mem)\n"),
+        );
+        let state = |number: u64| format!("sys/devices/system/memory/memory{number}/state");
+        for number in [31, 33, 39, 40] {
+            tree.write(&state(number), "offline\n");
+            tree.write(&state(number).replace("state", "valid_zones"), "Movable\n");
+        }
+        let remedy = tree.finding(OFFLINE.id).remedy;
+        let command = remedy.split_once(": ").unwrap().1;
+        let sys = tree.path("sys").display().to_string();
+        let command = command.replace("/sys/", &format!("{sys}/"));
+        let status = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .status();
+        assert!(status.unwrap().success());
+        let content = |number| std::fs::read_to_string(tree.path(&state(number))).unwrap();
+        for number in [31, 40] {
+            assert_eq!(content(number), "offline\n", "{number}");
+        }
+        for number in [33, 39] {
+            assert_eq!(content(number), "online_movable\n", "{number}");
+        }
+        assert_eq!(content(32), "online\n");
+    }
+
     #[test]
     fn offline_blocks() {
         let tree = Tree::theirs();
@@ -315,6 +366,12 @@ mod tests {
         tree.write("sys/devices/system/memory/memory32/state", "offline\n");
         let finding = tree.finding(OFFLINE.id);
         assert_eq!(finding.device.as_deref(), Some("virtio0"));
+        // The device's own memory blocks: others may be offline on purpose.
+        assert!(
+            finding.remedy.contains("$(seq 32 39)"),
+            "{}",
+            finding.remedy
+        );
         assert!(
             finding.message.starts_with("128 MiB in 1 memory blocks"),
             "{}",

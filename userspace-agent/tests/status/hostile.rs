@@ -5,6 +5,10 @@
 use crate::tree::region_start;
 use crate::tree::Tree;
 use crate::tree::MEMORY_BLOCK;
+use rustix::fs::mknodat;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::CWD;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::fs::PermissionsExt;
@@ -134,6 +138,10 @@ fn binary_and_endless_files() {
 
     fs::remove_file(tree.path("proc/iomem")).unwrap();
     symlink("/dev/zero", tree.path("proc/iomem")).unwrap();
+    fails(&tree, 1, &["proc/iomem", "found a device"]);
+    fs::remove_file(tree.path("proc/iomem")).unwrap();
+    let sparse = fs::File::create(tree.path("proc/iomem")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
     fails(&tree, 1, &["proc/iomem", "found more than"]);
 }
 
@@ -206,8 +214,80 @@ fn a_directory_where_a_file_should_be() {
     fails(
         &tree,
         1,
-        &["cannot read ", "virtio_mem/state: Is a directory"],
+        &["virtio_mem/state: expected a word", "found a directory"],
     );
+}
+
+/// A pipe that nothing is written to would be read for ever.
+#[test]
+fn a_pipe_where_a_file_should_be() {
+    for path in [
+        "sys/bus/virtio/devices/virtio0/virtio_mem/state",
+        "sys/devices/system/memory/block_size_bytes",
+        "proc/iomem",
+    ] {
+        let tree = tree();
+        if path.ends_with("block_size_bytes") {
+            tree.attribute(0, "region_size", MEMORY_BLOCK);
+            tree.attribute(0, "start_address", region_start(0));
+        }
+        let pipe = tree.path(path);
+        fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&pipe);
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for command in [&["status"][..], &["metrics"], &["watch", "--count", "1"]] {
+            let output = tree.agent(command).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                said.contains(&format!("{path}: expected ")) && said.contains("found a pipe"),
+                "{command:?}: {said}"
+            );
+        }
+        tree.agent(&["doctor"]).output().unwrap();
+    }
+}
+
+#[test]
+fn a_driver_with_a_hostile_name() {
+    let tree = Tree::new();
+    tree.device(0, "0x0018", Some("\u{1b}]0;owned\u{7}\u{9b}2J"));
+    for command in [
+        &["status"][..],
+        &["status", "--json"],
+        &["metrics"],
+        &["doctor"],
+    ] {
+        let output = tree.agent(command).output().unwrap();
+        for text in [output.stdout, output.stderr] {
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.chars().all(|c| c == '\n' || !c.is_control()),
+                "{command:?}: {text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_root_that_is_none() {
+    let tree = Tree::new();
+    fs::create_dir(tree.path("empty")).unwrap();
+    let empty = tree.path("empty");
+    for (root, message) in [
+        ("/nonexistent", "cannot read /nonexistent: No such file"),
+        (
+            empty.to_str().unwrap(),
+            "expected a directory with sys or proc in it",
+        ),
+    ] {
+        for command in ["status", "watch", "wait", "metrics", "report", "doctor"] {
+            let mut agent = assert_cmd::Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"));
+            let output = agent.args([command, "--root", root]).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+            assert!(said.contains(message), "{command}: {said}");
+        }
+    }
 }
 
 #[test]
