@@ -142,6 +142,27 @@ def a_host_that_goes_and_comes_back() -> None:
 
 
 @test()
+def a_host_that_is_followed_by_another_at_once() -> None:
+    """Each is told at once, whether the agent has seen the one before leave or not."""
+    with reporting(NEVER) as (guest, _):
+        guest.resize(128 * MIB)
+        guest.expect_hotplugged(128 * MIB)
+        host = Listener(guest)
+        host.expect_added(128 * MIB)
+        longest = 0.0
+        for _ in range(10):
+            # What was written a moment ago may be what the agent is woken for.
+            time.sleep(1.5)
+            host.close()
+            host = Listener(guest)
+            begun = time.monotonic()
+            host.expect(4, added_size=128 * MIB)
+            longest = max(longest, time.monotonic() - begun)
+        print(f"the longest took {longest:.2f} s")
+        expect(longest < 2, f"a host was told after {longest:.2f} s")
+
+
+@test()
 def garbage_changes_nothing() -> None:
     choice = random.Random(20261)
     with reporting(NEVER) as (guest, _):

@@ -27,9 +27,16 @@ use crate::status::VERSION;
 use crate::sysfs;
 use crate::sysfs::Said;
 use crate::values;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use std::time::Instant;
 
 /// The module's version, from `/`.
 const MODULE_VERSION: &str = "sys/module/virtio_mem/version";
+
+/// For how long what is cached is taken for what is there, should the kernel not tell, as in some
+/// containers.
+const FRESH: Duration = Duration::from_secs(300);
 
 /// How often a device is looked at until its files agree with each other.
 const ATTEMPTS: usize = 4;
@@ -69,9 +76,70 @@ impl Collected {
     }
 }
 
+/// How the memory blocks of each device stood when they were last looked at, for those who are told
+/// when memory blocks change: there may be thousands.
+#[derive(Debug, Default)]
+pub(crate) struct Cache(BTreeMap<String, Known>);
+
+/// How a device's memory blocks stood.
+#[derive(Debug)]
+struct Known {
+    when: Instant,
+    ranges: Vec<Range>,
+    /// What the driver said of its memory then.
+    sizes: [Option<u64>; 5],
+    standing: Option<Standing>,
+}
+
+impl Cache {
+    /// Memory blocks have come, gone or changed, or may have.
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    /// How the memory blocks in these ranges stand; none where the kernel does not show any.
+    fn standing(
+        &mut self,
+        root: &Root,
+        device: &Device,
+        ranges: &[Range],
+    ) -> Result<Option<Standing>> {
+        let sizes = [
+            device.added_size,
+            device.plugged_movable_size,
+            device.plugged_kernel_size,
+            device.plugged_offline_size,
+            device.plugged_not_added_size,
+        ];
+        if let Some(known) = self.0.get(&device.device) {
+            let is_same = known.sizes == sizes && known.ranges == ranges;
+            if is_same && known.when.elapsed() < FRESH {
+                return Ok(known.standing.clone());
+            }
+        }
+        let standing = match MemoryBlocks::list(root)? {
+            Some(blocks) => Some(blocks.standing(ranges)?),
+            None => None,
+        };
+        let known = Known {
+            when: Instant::now(),
+            ranges: ranges.into(),
+            sizes,
+            standing: standing.clone(),
+        };
+        self.0.insert(device.device.clone(), known);
+        Ok(standing)
+    }
+}
+
+/// Collects what is known of all devices, or of the one called `only`, from nothing.
+pub(crate) fn collect(root: &Root, only: Option<&str>) -> Collected {
+    collect_again(root, only, &mut Cache::default())
+}
+
 /// Collects what is known of all devices, or of the one called `only`. What cannot be read of a device
 /// leaves a value unknown, not the device.
-pub(crate) fn collect(root: &Root, only: Option<&str>) -> Collected {
+pub(crate) fn collect_again(root: &Root, only: Option<&str>, cache: &mut Cache) -> Collected {
     let mut collected = Collected {
         status: Status {
             version: VERSION,
@@ -92,7 +160,7 @@ pub(crate) fn collect(root: &Root, only: Option<&str>) -> Collected {
             continue;
         }
         let dir = bus::dir(root, &name);
-        match observe(root, &name) {
+        match observe(root, &name, cache) {
             Ok(Some(view)) => {
                 let note = view.note.map(|note| format!("{name}: {note}"));
                 collected.notes.extend(note);
@@ -132,10 +200,16 @@ struct View {
 
 /// Looks at a device until what is read fits together, but not for ever. `None` if it is another
 /// kind of device.
-fn observe(root: &Root, name: &str) -> Result<Option<View>> {
-    settle(|| match bus::look(root, name)? {
-        Some(device) => view(root, &device).map(Some),
-        None => Ok(None),
+fn observe(root: &Root, name: &str, cache: &mut Cache) -> Result<Option<View>> {
+    settle(|| {
+        let Some(device) = bus::look(root, name)? else {
+            return Ok(None);
+        };
+        let view = view(root, &device, cache)?;
+        if !view.consistent {
+            cache.0.remove(name);
+        }
+        Ok(Some(view))
     })
 }
 
@@ -153,7 +227,7 @@ fn settle(mut look: impl FnMut() -> Result<Option<View>>) -> Result<Option<View>
 }
 
 /// Looks at a virtio-mem device.
-fn view(root: &Root, device: &BusDevice) -> Result<View> {
+fn view(root: &Root, device: &BusDevice, cache: &mut Cache) -> Result<View> {
     let mut view = View {
         device: Device {
             device: device.name.clone(),
@@ -170,13 +244,13 @@ fn view(root: &Root, device: &BusDevice) -> Result<View> {
         return Ok(view);
     }
     let taken = match sysfs::read(&device.dir, &mut view.device, &mut view.errors) {
-        Said::Nothing => view.take_iomem(root),
+        Said::Nothing => view.take_iomem(root, cache),
         said => {
             view.torn = said == Said::Torn;
             view.consistent = said == Said::Sound;
             view.device.driver_version =
                 driver_version(root).unwrap_or_else(|error| view.fail(error));
-            view.take_blocks_of_region(root)
+            view.take_blocks_of_region(root, cache)
         }
     };
     taken.unwrap_or_else(|error| view.fail(error));
@@ -200,7 +274,7 @@ impl View {
     }
 
     /// Takes how the memory blocks stand that lie in the region of which the driver speaks.
-    fn take_blocks_of_region(&mut self, root: &Root) -> Result<()> {
+    fn take_blocks_of_region(&mut self, root: &Root, cache: &mut Cache) -> Result<()> {
         let device = &mut self.device;
         let (Some(start), Some(size)) = (device.start_address, device.region_size) else {
             return Ok(());
@@ -209,8 +283,7 @@ impl View {
             return Ok(());
         };
 
-        if let Some(blocks) = MemoryBlocks::list(root)? {
-            let standing = blocks.standing(&[region])?;
+        if let Some(standing) = cache.standing(root, device, &[region])? {
             device.added_size.get_or_insert(standing.total());
             self.stand(&standing);
         }
@@ -218,7 +291,7 @@ impl View {
     }
 
     /// Takes what any kernel shows.
-    fn take_iomem(&mut self, root: &Root) -> Result<()> {
+    fn take_iomem(&mut self, root: &Root, cache: &mut Cache) -> Result<()> {
         let region = match iomem::region(root, &self.device.device) {
             Err(error) if error.is_denied() => {
                 self.hidden(&error.to_string());
@@ -238,21 +311,20 @@ impl View {
                 self.device.source = Source::Iomem;
                 self.device.start_address = Some(range.start);
                 self.device.region_size = Some(range.size());
-                self.added(root, &added)?;
+                self.added(root, &added, cache)?;
             }
         }
         Ok(())
     }
 
     /// Takes what was added to Linux, and how it stands.
-    fn added(&mut self, root: &Root, added: &[Range]) -> Result<()> {
+    fn added(&mut self, root: &Root, added: &[Range], cache: &mut Cache) -> Result<()> {
         let size = added
             .iter()
             .fold(0_u64, |sum, range| sum.saturating_add(range.size()));
 
         self.device.added_size = Some(size);
-        if let Some(blocks) = MemoryBlocks::list(root)? {
-            let standing = blocks.standing(added)?;
+        if let Some(standing) = cache.standing(root, &self.device, added)? {
             self.consistent = standing.total() == size;
             self.stand(&standing);
         }

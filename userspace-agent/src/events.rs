@@ -2,39 +2,46 @@
 
 //! Sleeping until something happens to a device.
 //!
-//! A driver with attributes announces changes of some of them to whoever polls the files. Devices
-//! that come and go, drivers that are bound and unbound, and memory blocks that come and go are
-//! announced by uevents; that is all there is beside the C driver. To miss nothing, [`look`] gets
-//! ready to be told before it looks, and [`Events::wait`] takes what it has got ready: whatever
-//! has happened since ends the wait at once.
+//! A driver with attributes announces changes of some of them: to whoever polls the files, and to
+//! inotify, of which one file descriptor serves any number of devices. Devices that come and go, drivers
+//! that are bound and unbound, and memory blocks that come, go and change are announced by uevents; that
+//! is all there is beside the C driver. To miss nothing, [`Events::look`] gets ready to be told before it
+//! looks, and [`Events::wait`] ends at once for what has happened since.
 //!
-//! Neither is relied upon alone. Not all that is shown is announced, files in a recorded tree never
+//! Neither is relied upon alone. Not all that is shown is announced, files in a recorded tree seldom
 //! are, and a container may not be told of uevents: callers look again after an interval.
 
 use crate::bus;
 use crate::collect;
+use crate::collect::Cache;
 use crate::collect::Collected;
 use crate::error::Error;
 use crate::error::Result;
-use crate::files;
+use crate::exit;
 use crate::files::Root;
 use crate::sysfs;
 use rustix::event::poll;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
+use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::net;
 use rustix::net::netlink;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
+use signal_hook::consts::SIGWINCH;
 use signal_hook::low_level::pipe;
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -44,8 +51,10 @@ const ANNOUNCED: [&str; 4] = ["state", "reason", "requested_size", "plugged_size
 const KERNEL_GROUP: u32 = 1;
 /// The kernel's uevents are at most 2 KiB and a header; what is cut off is of no interest.
 const UEVENT_SIZE: usize = 4096;
-/// What a uevent has to say to be of interest.
-const SUBSYSTEMS: [&[u8]; 2] = [b"SUBSYSTEM=virtio", b"SUBSYSTEM=memory"];
+/// What a uevent about a device says.
+const OF_DEVICES: &[u8] = b"SUBSYSTEM=virtio";
+/// What a uevent about a memory block says.
+const OF_MEMORY: &[u8] = b"SUBSYSTEM=memory";
 /// For how long changes are left to accumulate after each look: that many looks a second are
 /// enough for anyone, and memory that is being plugged changes far more often.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -55,33 +64,18 @@ const PAUSE_PER_LOOK: u32 = 9;
 /// However long a look took, which may have been for want of a CPU: not to be told for longer than
 /// this is to be told too late.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a signal leaves the program to end by itself. It does not where what it writes to is full.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Why a wait has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Woken {
     /// It is worth looking: something has happened, or the time is over.
     Look,
-    /// The program is to end: by a signal, or because nobody reads its output any longer.
+    /// Something has happened to the caller's own file.
+    Own,
+    /// The program is to end: by a signal, or because nothing reads its output any longer.
     End,
-}
-
-/// Files that have been read, so that polling them tells what has changed since.
-#[derive(Debug)]
-pub(crate) struct Armed {
-    files: Vec<File>,
-    /// For how long changes are left to accumulate.
-    pause: Duration,
-}
-
-/// Looks at all devices, or the one called `only`, and gets ready to be told of all that changes
-/// meanwhile and afterwards.
-pub(crate) fn look(root: &Root, only: Option<&str>) -> (Collected, Armed) {
-    let start = Instant::now();
-    let files = arm(root, only);
-    let collected = collect::collect(root, only);
-    let pause = pause(start.elapsed());
-
-    (collected, Armed { files, pause })
 }
 
 /// The pause after a look that took so long.
@@ -90,93 +84,207 @@ fn pause(look: Duration) -> Duration {
         .clamp(PAUSE, LONGEST_PAUSE)
 }
 
-/// Opens what tells of changes from now on. What cannot be read here cannot be waited for; looking
-/// will tell why.
-fn arm(root: &Root, only: Option<&str>) -> Vec<File> {
-    let names = bus::names(root).unwrap_or_default();
-    let paths = names
-        .iter()
-        .filter(|name| only.is_none_or(|only| only == *name))
-        .flat_map(|name| {
-            let group = bus::dir(root, name).join(sysfs::GROUP);
-            ANNOUNCED.map(|attribute| group.join(attribute))
-        });
-
-    // Only a file that has been read since it was opened tells of changes.
-    let read = |mut file: File| file.read(&mut [0; 64]).map(|_| file);
-    paths
-        .filter_map(|path| files::open(&path, "an attribute").ok())
-        .filter_map(|file| read(file).ok())
-        .collect()
+/// The attributes that are watched, with one file descriptor for all.
+#[derive(Debug)]
+struct Attributes {
+    inotify: OwnedFd,
+    watches: BTreeMap<PathBuf, i32>,
 }
 
-/// The sources of events that last as long as the program.
+impl Attributes {
+    fn new() -> rustix::io::Result<Self> {
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        Ok(Self {
+            inotify: inotify::init(flags)?,
+            watches: BTreeMap::new(),
+        })
+    }
+
+    /// Watches all devices, or the one called `only`, as they are now. What cannot be watched is only
+    /// looked at, which tells why. A driver that is bound anew has new files, of the old names.
+    fn watch(&mut self, root: &Root, only: Option<&str>) {
+        let names = bus::names(root).unwrap_or_default();
+        let mut old = std::mem::take(&mut self.watches);
+
+        for name in names {
+            if only.is_some_and(|only| only != name) {
+                continue;
+            }
+            let group = bus::dir(root, &name).join(sysfs::GROUP);
+            for path in ANNOUNCED.map(|attribute| group.join(attribute)) {
+                let flags = inotify::WatchFlags::MODIFY;
+                let Ok(watch) = inotify::add_watch(&self.inotify, &path, flags) else {
+                    continue;
+                };
+                if old.get(&path) == Some(&watch) {
+                    old.remove(&path);
+                }
+                self.watches.insert(path, watch);
+            }
+        }
+        for watch in old.into_values() {
+            // The kernel may have removed it with its file.
+            let _ = inotify::remove_watch(&self.inotify, watch);
+        }
+    }
+
+    /// Takes what has been announced so far.
+    fn drain(&self) {
+        let mut events = [0; 4096];
+        while matches!(rustix::io::read(&self.inotify, &mut events), Ok(1..)) {}
+    }
+}
+
+/// The sources of events, and what is remembered from one look to the next.
 #[derive(Debug)]
 pub(crate) struct Events {
+    /// `None` where the kernel does not let us watch.
+    attributes: Option<Attributes>,
     /// `None` where the kernel does not let us listen.
     uevents: Option<OwnedFd>,
     /// Readable once the program is to end.
     end: Option<UnixStream>,
+    /// Readable once the terminal has another size.
+    resized: Option<UnixStream>,
+    cache: Cache,
+    /// Until when changes are left to accumulate.
+    paused: Instant,
+    /// Until when the caller's own file is left alone.
+    muted: Instant,
 }
 
 impl Events {
-    /// Listens to uevents. SIGINT and SIGTERM end the program as ever.
+    /// Listens to the kernel. SIGINT and SIGTERM end the program as ever.
     pub(crate) fn new() -> Self {
         Self {
+            attributes: Attributes::new().ok(),
             uevents: uevents().ok(),
             end: None,
+            resized: None,
+            cache: Cache::default(),
+            paused: Instant::now(),
+            muted: Instant::now(),
         }
     }
 
-    /// Listens to uevents, to SIGINT and SIGTERM, and for the end of whoever reads the output.
+    /// Listens to the kernel, to SIGINT, SIGTERM and SIGWINCH, and for the end of whatever reads the
+    /// output.
     pub(crate) fn until_ended() -> Result<Self> {
         let register = || {
             let (end, signalled) = UnixStream::pair()?;
-            pipe::register(SIGINT, signalled.try_clone()?)?;
-            pipe::register(SIGTERM, signalled)?;
-            Ok(end)
+            let (last, signalled_last) = UnixStream::pair()?;
+            for signal in [SIGINT, SIGTERM] {
+                pipe::register(signal, signalled.try_clone()?)?;
+                pipe::register(signal, signalled_last.try_clone()?)?;
+            }
+            let (resized, signalled) = UnixStream::pair()?;
+            resized.set_nonblocking(true)?;
+            pipe::register(SIGWINCH, signalled)?;
+            thread::Builder::new().spawn(move || end_by(last))?;
+            Ok((end, resized))
         };
-        let end = register().map_err(|error: io::Error| Error::Poll(error))?;
+        let (end, resized) = register().map_err(|error: io::Error| Error::Poll(error))?;
 
         Ok(Self {
             end: Some(end),
+            resized: Some(resized),
             ..Self::new()
         })
     }
 
-    /// Sleeps a moment in which events accumulate, then until there is one or `timeout` is over.
-    pub(crate) fn wait(&self, armed: &Armed, timeout: Duration) -> Result<Woken> {
+    /// Looks at all devices, or the one called `only`, after getting ready to be told of all that
+    /// changes meanwhile and afterwards.
+    pub(crate) fn look(&mut self, root: &Root, only: Option<&str>) -> Collected {
         let start = Instant::now();
-        let left = || timeout.saturating_sub(start.elapsed());
 
-        if self.poll(&[], None, armed.pause.min(timeout))? == Polled::End {
-            return Ok(Woken::End);
+        if let Some(attributes) = &mut self.attributes {
+            attributes.drain();
+            attributes.watch(root, only);
         }
+        self.concerned();
+        if self.uevents.is_none() {
+            self.cache.forget();
+        }
+        let collected = collect::collect_again(root, only, &mut self.cache);
+        self.paused = Instant::now() + pause(start.elapsed());
+        collected
+    }
+
+    /// Sleeps a moment in which events accumulate, then until there is one or `timeout` is over.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Woken> {
+        self.wait_beside(None, timeout)
+    }
+
+    /// Sleeps like [`Self::wait`], also until the caller's own file is readable.
+    pub(crate) fn wait_beside(
+        &mut self,
+        own: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) -> Result<Woken> {
+        let start = Instant::now();
+
         loop {
-            match self.poll(&armed.files, self.uevents.as_ref(), left())? {
+            let now = Instant::now();
+            let left = timeout.saturating_sub(now - start);
+            let paused = self.paused.saturating_duration_since(now);
+            let muted = self.muted.saturating_duration_since(now);
+            let mut until = left;
+            if !paused.is_zero() {
+                until = until.min(paused);
+            }
+            if own.is_some() && !muted.is_zero() {
+                until = until.min(muted);
+            }
+            let own = own.filter(|_| muted.is_zero());
+            match self.poll(own, paused.is_zero(), until)? {
                 Polled::End => return Ok(Woken::End),
-                Polled::Uevents if !self.concerned() => {}
-                Polled::Uevents | Polled::Attributes | Polled::Nothing => return Ok(Woken::Look),
+                Polled::Own => {
+                    self.muted = Instant::now() + PAUSE;
+                    return Ok(Woken::Own);
+                }
+                Polled::Changed => return Ok(Woken::Look),
+                Polled::Uevents if self.concerned() => return Ok(Woken::Look),
+                Polled::Nothing if start.elapsed() >= timeout => return Ok(Woken::Look),
+                Polled::Uevents | Polled::Nothing => {}
             }
         }
     }
 
-    /// Polls these files, these uevents and what ends the program.
-    fn poll(&self, files: &[File], uevents: Option<&OwnedFd>, timeout: Duration) -> Result<Polled> {
+    /// Polls what ends the program, the caller's own file, and, if changes are of interest, those.
+    fn poll(
+        &self,
+        own: Option<BorrowedFd<'_>>,
+        changes: bool,
+        timeout: Duration,
+    ) -> Result<Polled> {
         let stdout = io::stdout();
-        let mut fds: Vec<_> = files
-            .iter()
-            .map(|file| PollFd::new(file, PollFlags::PRI | PollFlags::ERR))
-            .collect();
-        let uevents_at = fds.len();
-        fds.extend(uevents.map(|socket| PollFd::new(socket, PollFlags::IN)));
-        let end_at = fds.len();
+        let mut fds = Vec::new();
+        let mut add = |fd, polled| fds.push((PollFd::from_borrowed_fd(fd, PollFlags::IN), polled));
+
         if let Some(end) = &self.end {
-            fds.push(PollFd::new(end, PollFlags::IN));
+            add(end.as_fd(), Polled::End);
+        }
+        if let Some(own) = own {
+            add(own, Polled::Own);
+        }
+        if changes {
+            if let Some(resized) = &self.resized {
+                add(resized.as_fd(), Polled::Changed);
+            }
+            if let Some(attributes) = &self.attributes {
+                add(attributes.inotify.as_fd(), Polled::Changed);
+            }
+            if let Some(uevents) = &self.uevents {
+                add(uevents.as_fd(), Polled::Uevents);
+            }
+        }
+        if self.end.is_some() {
             // Errors and hang-ups are told without being asked for.
-            fds.push(PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty()));
+            let stdout = PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty());
+            fds.insert(0, (stdout, Polled::End));
         }
 
+        let (mut fds, polled): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
         // A time that does not fit is more than anyone lives.
         let timeout = Timespec::try_from(timeout).ok();
         match poll(&mut fds, timeout.as_ref()) {
@@ -184,22 +292,16 @@ impl Events {
             Err(Errno::INTR) => return Ok(Polled::Nothing),
             Err(error) => return Err(Error::Poll(error.into())),
         }
-        let happened: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let any = |range: &[bool]| range.contains(&true);
-
-        Ok(if any(&happened[end_at..]) {
-            Polled::End
-        } else if any(&happened[..uevents_at]) {
-            Polled::Attributes
-        } else if any(&happened[uevents_at..end_at]) {
-            Polled::Uevents
-        } else {
-            Polled::Nothing
-        })
+        let happened = fds.iter().position(|fd| !fd.revents().is_empty());
+        let polled = happened.and_then(|index| polled.get(index).copied());
+        if let (Some(Polled::Changed), Some(mut resized)) = (polled, self.resized.as_ref()) {
+            let _ = resized.read(&mut [0; 64]);
+        }
+        Ok(polled.unwrap_or(Polled::Nothing))
     }
 
     /// Takes all uevents that have come; whether one of them may concern a device.
-    fn concerned(&self) -> bool {
+    fn concerned(&mut self) -> bool {
         let Some(socket) = &self.uevents else {
             return false;
         };
@@ -209,14 +311,30 @@ impl Events {
         loop {
             match net::recv(socket, &mut message[..], net::RecvFlags::DONTWAIT) {
                 Ok((_, length)) => {
-                    concerned |= concerns(&message[..length.min(UEVENT_SIZE)]);
+                    let message = message.get(..length).unwrap_or(&message);
+                    if is_about(message, OF_MEMORY) {
+                        self.cache.forget();
+                        concerned = true;
+                    }
+                    concerned |= is_about(message, OF_DEVICES);
                 }
                 Err(Errno::AGAIN) => return concerned,
                 Err(Errno::INTR) => {}
                 // Some were lost (ENOBUFS), which may have been of interest.
-                Err(_) => return true,
+                Err(_) => {
+                    self.cache.forget();
+                    return true;
+                }
             }
         }
+    }
+}
+
+/// Ends the program a moment after a signal has come, should it be kept from doing so.
+fn end_by(mut signalled: UnixStream) {
+    if signalled.read_exact(&mut [0]).is_ok() {
+        thread::sleep(GRACE);
+        process::exit(exit::DONE.into());
     }
 }
 
@@ -224,8 +342,9 @@ impl Events {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Polled {
     Nothing,
-    Attributes,
+    Changed,
     Uevents,
+    Own,
     End,
 }
 
@@ -242,12 +361,9 @@ fn uevents() -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Whether a uevent may concern a memory device or its memory. Who sent it does not matter: a
-/// forged one makes us look once more.
-fn concerns(message: &[u8]) -> bool {
-    message
-        .split(|byte| *byte == 0)
-        .any(|field| SUBSYSTEMS.contains(&field))
+/// Whether a uevent has this field. Who sent it does not matter: a forged one makes us look once more.
+fn is_about(message: &[u8], field: &[u8]) -> bool {
+    message.split(|byte| *byte == 0).any(|part| part == field)
 }
 
 #[cfg(test)]
@@ -255,6 +371,10 @@ mod tests {
     use super::*;
     use crate::fuzz::target;
     use crate::fuzz::text_of;
+
+    fn concerns(message: &[u8]) -> bool {
+        is_about(message, OF_DEVICES) || is_about(message, OF_MEMORY)
+    }
 
     #[test]
     fn uevents_of_interest() {
@@ -278,26 +398,88 @@ mod tests {
         assert_eq!(pause(Duration::MAX), LONGEST_PAUSE);
     }
 
-    #[test]
-    fn plain_files_announce_nothing() {
+    /// A tree with a device that has two attributes.
+    fn tree() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let group = dir.path().join("sys/bus/virtio/devices/virtio0/virtio_mem");
         std::fs::create_dir_all(&group).unwrap();
         std::fs::write(group.join("state"), "settled\n").unwrap();
         std::fs::write(group.join("reason"), "").unwrap();
-        let root = Root::new(dir.path().into());
+        dir
+    }
 
-        assert_eq!(arm(&root, Some("virtio1")).len(), 0);
-        let (_, armed) = look(&root, None);
-        assert_eq!(armed.files.len(), 2);
-
-        let events = Events {
+    /// What only attributes tell.
+    fn deaf() -> Events {
+        Events {
             uevents: None,
-            end: None,
-        };
+            ..Events::new()
+        }
+    }
+
+    #[test]
+    fn nothing_happens_until_the_time_is_over() {
+        let dir = tree();
+        let mut events = deaf();
+        events.look(&Root::new(dir.path().into()), None);
+
         let (start, timeout) = (Instant::now(), Duration::from_millis(120));
-        assert_eq!(events.wait(&armed, timeout).unwrap(), Woken::Look);
+        assert_eq!(events.wait(timeout).unwrap(), Woken::Look);
         assert!(start.elapsed() >= timeout);
+    }
+
+    #[test]
+    fn a_change_between_look_and_wait_is_not_missed() {
+        let dir = tree();
+        let mut events = deaf();
+        for _ in 0..3 {
+            events.look(&Root::new(dir.path().into()), None);
+            let state = dir
+                .path()
+                .join("sys/bus/virtio/devices/virtio0/virtio_mem/state");
+            std::fs::write(state, "plugging\n").unwrap();
+            let start = Instant::now();
+            assert_eq!(events.wait(Duration::from_secs(60)).unwrap(), Woken::Look);
+            assert!(start.elapsed() < Duration::from_secs(30));
+        }
+    }
+
+    #[test]
+    fn watches_are_those_of_the_files_that_are_there() {
+        let dir = tree();
+        let root = Root::new(dir.path().into());
+        let mut attributes = Attributes::new().unwrap();
+        attributes.watch(&root, Some("virtio1"));
+        assert_eq!(attributes.watches.len(), 0);
+        attributes.watch(&root, None);
+        let before = attributes.watches.clone();
+        assert_eq!(before.len(), 2);
+        attributes.watch(&root, None);
+        assert_eq!(attributes.watches, before);
+
+        // A new file of the old name, as of a driver that is bound anew.
+        let group = dir.path().join("sys/bus/virtio/devices/virtio0/virtio_mem");
+        std::fs::write(group.join("new"), "").unwrap();
+        std::fs::rename(group.join("new"), group.join("state")).unwrap();
+        attributes.watch(&root, None);
+        assert_eq!(attributes.watches.len(), 2);
+        assert_ne!(attributes.watches, before);
+    }
+
+    // What is open is one file, however many devices there are.
+    #[test]
+    fn any_number_of_devices_takes_one_file() {
+        let dir = tree();
+        let devices = dir.path().join("sys/bus/virtio/devices");
+        for number in 1..400 {
+            let group = devices.join(format!("virtio{number}/virtio_mem"));
+            std::fs::create_dir_all(&group).unwrap();
+            for attribute in ANNOUNCED {
+                std::fs::write(group.join(attribute), "0\n").unwrap();
+            }
+        }
+        let mut attributes = Attributes::new().unwrap();
+        attributes.watch(&Root::new(dir.path().into()), None);
+        assert_eq!(attributes.watches.len(), 399 * ANNOUNCED.len() + 2);
     }
 
     #[test]

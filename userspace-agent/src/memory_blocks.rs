@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 /// The directory, from `/`.
 const DIR: &str = "sys/devices/system/memory";
+/// The directory of the nodes, each with links to its memory blocks, from `/`.
+const NODES: &str = "sys/devices/system/node";
 /// What is expected in `block_size_bytes`.
 const EXPECTED_SIZE: &str = "a hexadecimal size other than 0";
 /// What is expected in `state`.
@@ -31,6 +33,8 @@ pub(crate) struct MemoryBlocks {
     dir: PathBuf,
     block_size: u64,
     numbers: BTreeSet<u64>,
+    /// The nodes, and which memory blocks each has.
+    nodes: Vec<(u32, BTreeSet<u64>)>,
 }
 
 /// How many bytes of some ranges are in memory blocks, and how those stand.
@@ -89,6 +93,7 @@ impl MemoryBlocks {
             dir,
             block_size,
             numbers,
+            nodes: nodes(root)?,
         }))
     }
 
@@ -102,7 +107,7 @@ impl MemoryBlocks {
                 continue;
             }
             let dir = self.dir.join(format!("memory{number}"));
-            let Some((state, zone, nodes)) = optional(read_block(&dir))? else {
+            let Some((state, zone)) = optional(read_block(&dir))? else {
                 continue;
             };
 
@@ -113,7 +118,9 @@ impl MemoryBlocks {
                 (State::Online, Zone::Unknown) => &mut standing.unknown,
             };
             *sum = sum.saturating_add(block.size());
-            standing.nodes.extend(nodes);
+            let has = |(_, blocks): &&(u32, BTreeSet<u64>)| blocks.contains(&number);
+            let nodes = self.nodes.iter().filter(has);
+            standing.nodes.extend(nodes.map(|(node, _)| *node));
         }
         Ok(standing)
     }
@@ -128,7 +135,7 @@ impl MemoryBlocks {
 }
 
 /// Reads what is of interest in a block's directory.
-fn read_block(dir: &Path) -> Result<(State, Zone, BTreeSet<u32>)> {
+fn read_block(dir: &Path) -> Result<(State, Zone)> {
     let state = files::read_value(&dir.join("state"), EXPECTED_STATE, parse_state)?;
     let zone = match state {
         State::Offline => Zone::Unknown,
@@ -138,10 +145,24 @@ fn read_block(dir: &Path) -> Result<(State, Zone, BTreeSet<u32>)> {
                 .unwrap_or(Zone::Unknown)
         }
     };
-    let nodes = files::numbers(dir, "node")?;
-    let nodes = nodes.into_iter().filter_map(|node| node.try_into().ok());
+    Ok((state, zone))
+}
 
-    Ok((state, zone, nodes.collect()))
+/// Which memory blocks each node has: a directory a node, where a directory a memory block would take
+/// thousands. None where the kernel knows no nodes.
+fn nodes(root: &Root) -> Result<Vec<(u32, BTreeSet<u64>)>> {
+    let dir = root.join(NODES);
+    let numbers = optional(files::numbers(&dir, "node"))?.unwrap_or_default();
+    let mut nodes = Vec::new();
+
+    for number in numbers {
+        let Ok(node) = u32::try_from(number) else {
+            continue;
+        };
+        let blocks = files::numbers(&dir.join(format!("node{node}")), "memory");
+        nodes.extend(optional(blocks)?.map(|blocks| (node, blocks)));
+    }
+    Ok(nodes)
 }
 
 /// A block that is being taken offline is no longer counted on.
@@ -180,6 +201,7 @@ mod tests {
             dir: PathBuf::new(),
             block_size,
             numbers: numbers.iter().copied().collect(),
+            nodes: Vec::new(),
         }
     }
 

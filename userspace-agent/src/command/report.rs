@@ -5,10 +5,9 @@
 //! Each line is all there is to know at that moment, so that none depends on one before it, and
 //! only the newest has to be kept for a host that does not read.
 
-use crate::error::Error;
 use crate::error::Result;
-use crate::events;
 use crate::events::Events;
+use crate::events::Woken;
 use crate::files::Root;
 use crate::output::json;
 use crate::output::Complaints;
@@ -17,6 +16,7 @@ use crate::report::host::Host;
 use crate::report::host::Place;
 use crate::status::Status;
 use crate::times::interval;
+use crate::times::SHORTEST_INTERVAL;
 use clap::Args;
 use sd_notify::NotifyState;
 use std::path::PathBuf;
@@ -24,9 +24,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How often the devices and the host are looked at although nothing was announced: not all that
-/// is told is, and nobody announces what the host does. A look costs too much to take one whenever
-/// a host that does not listen might.
+/// How often the devices are looked at although nothing was announced: not all that is told is.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Arguments of `report`.
@@ -58,35 +56,39 @@ pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
     let mut complaints = Complaints::default();
     let mut told = Told::new(args.interval);
     let watchdog = sd_notify::watchdog_enabled();
-    let events = Events::new();
+    let mut events = Events::new();
 
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     loop {
-        let (mut collected, armed) = events::look(root, None);
+        let mut collected = events.look(root, None);
         match told.is_due(&collected.status) {
             Ok(Some(line)) => host.tell(line),
             Ok(None) => {}
             Err(error) => collected.errors.push(error),
         }
-        let unheard = host.exchange();
-
-        let errors = collected.errors.iter().map(Error::to_string);
-        complaints.are(
-            collected
-                .notes
-                .into_iter()
-                .chain(errors)
-                .chain(unheard)
-                .collect(),
-        );
-        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-
+        let messages = collected.messages();
         let alive = watchdog.map_or(LOOK, |limit| limit / 2);
-        let timeout = told.left().min(LOOK).min(alive);
-        if events.wait(&armed, timeout).is_err() {
-            // Then it is a matter of looking often.
-            thread::sleep(timeout);
+        let until = Instant::now() + told.left().min(LOOK).min(alive);
+
+        loop {
+            let unheard = host.exchange();
+            complaints.are(messages.iter().cloned().chain(unheard).collect());
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+
+            let reopened = host.left().unwrap_or(LOOK);
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = left.min(reopened);
+            match events.wait_beside(host.edges(), timeout) {
+                // The host only: what the devices do is no other for that.
+                Ok(Woken::Own) if !left.is_zero() => {}
+                Ok(_) => break,
+                Err(_) => {
+                    // Then it is a matter of looking often.
+                    thread::sleep(timeout.max(SHORTEST_INTERVAL));
+                    break;
+                }
+            }
         }
     }
 }

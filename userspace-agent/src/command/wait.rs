@@ -5,7 +5,6 @@
 use crate::bus;
 use crate::collect;
 use crate::error::Result;
-use crate::events;
 use crate::events::Events;
 use crate::exit;
 use crate::files::Root;
@@ -74,7 +73,7 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
     let only = args.device.as_deref();
     let start = Instant::now();
     // Before the first look, so that nothing is missed after it.
-    let events = Events::new();
+    let mut events = Events::new();
     let mut silent_since = None;
 
     loop {
@@ -82,7 +81,7 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
         let elapsed = start.elapsed();
         let left = args.timeout.map(|timeout| timeout.saturating_sub(elapsed));
         let is_over = left.is_some_and(|left| left.is_zero());
-        let (collected, armed) = events::look(root, only);
+        let collected = events.look(root, only);
         let devices = &collected.status.devices;
         let mut interval = args.interval.min(left.unwrap_or(Duration::MAX));
 
@@ -121,7 +120,7 @@ fn wait(root: &Root, args: &WaitArgs) -> Result<Outcome> {
             complain(&format!("timed out: {}", summary(devices)));
             return Ok(Outcome::Failed(exit::TIMED_OUT));
         }
-        events.wait(&armed, interval)?;
+        events.wait(interval)?;
     }
 }
 

@@ -6,7 +6,6 @@ use crate::bus;
 use crate::collect::Collected;
 use crate::command::status::StatusArgs;
 use crate::error::Result;
-use crate::events;
 use crate::events::Events;
 use crate::events::Woken;
 use crate::exit;
@@ -66,12 +65,12 @@ pub(crate) fn run(root: &Root, args: &WatchArgs) -> ExitCode {
 fn watch(root: &Root, args: &WatchArgs) -> Result<()> {
     let only = args.show.device.as_deref();
     // Before the first look, so that nothing is missed after it.
-    let events = Events::until_ended()?;
+    let mut events = Events::until_ended()?;
     let mut display = Display::new(&args.show);
     let mut left = args.count;
 
     loop {
-        let (collected, armed) = events::look(root, only);
+        let collected = events.look(root, only);
         let counts_down = collected
             .status
             .devices
@@ -90,7 +89,7 @@ fn watch(root: &Root, args: &WatchArgs) -> Result<()> {
         } else {
             args.interval
         };
-        if events.wait(&armed, interval)? == Woken::End {
+        if events.wait(interval)? == Woken::End {
             return Ok(());
         }
     }

@@ -6,6 +6,11 @@
 //! kept, no others. What the host writes is read so that it does not pile up, and thrown away.
 
 use crate::error::Error;
+use rustix::event::epoll;
+use rustix::event::epoll::Event;
+use rustix::event::epoll::EventData;
+use rustix::event::epoll::EventFlags;
+use rustix::event::Timespec;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use std::fs::File;
@@ -13,6 +18,9 @@ use std::io;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,21 +48,68 @@ pub(crate) enum Place {
     },
 }
 
+/// How long after the last write a wake-up may be due to the host's having taken it.
+const TAKEN: Duration = Duration::from_secs(1);
+
 /// An open port or connection.
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
+/// A stream, and what tells of each change of its state.
+struct Open {
+    stream: Box<dyn Stream>,
+    /// Edge-triggered: a port whose host is away is ready for ever, and is to wake us once.
+    edges: OwnedFd,
+}
+
+impl Open {
+    /// Wants to be told of each change of the stream.
+    fn new(stream: impl Stream + AsFd + 'static) -> io::Result<Self> {
+        let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+        epoll::add(&edges, &stream, EventData::new_u64(0), flags)?;
+        Ok(Self {
+            stream: Box::new(stream),
+            edges,
+        })
+    }
+
+    /// Whether the stream has changed since this was asked last.
+    fn has_changed(&self) -> bool {
+        let mut events = [Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }];
+        epoll::wait(&self.edges, &mut events, Some(&Timespec::default())) == Ok(1)
+    }
+}
+
+/// What a look at the port has shown of the host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Seen {
+    /// The host's end is not open.
+    Away,
+    /// It is, and has written something.
+    Talking,
+    /// It is.
+    There,
+}
+
 /// The host, whether it listens or not.
 pub(crate) struct Host {
     place: Place,
-    stream: Option<Box<dyn Stream>>,
+    open: Option<Open>,
     /// When to open it, and how long to wait after that has failed.
     due: Instant,
     delay: Duration,
     /// Why it cannot be told anything.
     trouble: Option<String>,
-    /// Whether nobody had opened the host's end of the port.
+    /// Whether the host's end of the port was not open.
     away: bool,
+    /// When something was written last, and whether the newest line was told once more since, because
+    /// of a change that had no other cause than a host that is another one.
+    written: Option<Instant>,
+    repeated: bool,
     /// The newest line, and whether it is still to be told.
     newest: String,
     untold: bool,
@@ -69,11 +124,13 @@ impl Host {
     pub(crate) fn new(place: Place) -> Self {
         Self {
             place,
-            stream: None,
+            open: None,
             due: Instant::now(),
             delay: FIRST_DELAY,
             trouble: None,
             away: false,
+            written: None,
+            repeated: false,
             newest: String::new(),
             untold: false,
             rest: Vec::new(),
@@ -85,22 +142,36 @@ impl Host {
     pub(crate) fn tell(&mut self, line: String) {
         self.newest = line;
         self.untold = true;
+        self.repeated = false;
+    }
+
+    /// What becomes readable when it is time for another exchange.
+    pub(crate) fn edges(&self) -> Option<BorrowedFd<'_>> {
+        self.open.as_ref().map(|open| open.edges.as_fd())
+    }
+
+    /// How long it is until it is tried to open it again; `None` if it is open.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let left = self.due.saturating_duration_since(Instant::now());
+        self.open.is_none().then_some(left)
     }
 
     /// Reads and writes what can be at once; says what keeps it from that.
     pub(crate) fn exchange(&mut self) -> Option<String> {
-        if self.stream.is_none() && Instant::now() >= self.due {
+        if self.open.is_none() && Instant::now() >= self.due {
             match self.place.open() {
-                Ok(stream) => self.stream = Some(stream),
+                Ok(open) => self.open = Some(open),
                 Err(error) => self.lost(error),
             }
         }
-        if let Some(mut stream) = self.stream.take() {
+        if let Some(mut open) = self.open.take() {
+            // Before it is read: what happens from now on is a change of its own.
+            let changed = open.has_changed();
             match self
-                .listen(&mut *stream)
-                .and_then(|()| self.write(&mut *stream))
+                .listen(&mut *open.stream, changed)
+                .and_then(|()| self.write(&mut *open.stream))
             {
-                Ok(()) => self.stream = Some(stream),
+                Ok(()) => self.open = Some(open),
                 Err(error) => self.lost(error),
             }
         }
@@ -128,21 +199,44 @@ impl Host {
     }
 
     /// Throws away what the host has written, and finds out whether there is one.
-    fn listen(&mut self, stream: &mut dyn Stream) -> io::Result<()> {
-        let there = match io::copy(&mut stream.take(DRAIN), &mut io::sink()) {
+    fn listen(&mut self, stream: &mut dyn Stream, changed: bool) -> io::Result<()> {
+        let mut taken = stream.take(DRAIN);
+        let result = io::copy(&mut taken, &mut io::sink());
+        let talks = taken.limit() < DRAIN;
+        let seen = match result {
             // There may be more, for the next time.
-            Ok(DRAIN) => true,
-            Ok(_) if self.place.outlives_host() => false,
+            Ok(DRAIN) => Seen::Talking,
+            Ok(_) if self.place.outlives_host() => Seen::Away,
             Ok(_) => return Err(ErrorKind::UnexpectedEof.into()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(_) if talks => Seen::Talking,
+            Err(_) => Seen::There,
         };
 
-        if there && self.away {
+        if self.is_another_host(seen, changed) {
             self.begin_anew();
         }
-        self.away = !there;
+        self.away = seen == Seen::Away;
         Ok(())
+    }
+
+    /// Whether it is another host than before, or the same once more. One that left and came back
+    /// before it was looked at has left no other trace than a change without a cause. As there may be
+    /// causes that are not known, the newest line is told once more only.
+    fn is_another_host(&mut self, seen: Seen, changed: bool) -> bool {
+        let caused = self.untold
+            || !self.rest.is_empty()
+            || self.repeated
+            || self.written.is_none_or(|when| when.elapsed() < TAKEN);
+        match seen {
+            Seen::Away => false,
+            _ if self.away => true,
+            Seen::There if changed && !caused && self.place.outlives_host() => {
+                self.repeated = true;
+                true
+            }
+            Seen::There | Seen::Talking => false,
+        }
     }
 
     /// Writes as much as is taken.
@@ -161,6 +255,7 @@ impl Host {
                 Ok(count) => {
                     self.rest.drain(..count.min(self.rest.len()));
                     self.torn = !self.rest.is_empty();
+                    self.written = Some(Instant::now());
                     self.trouble = None;
                     self.delay = FIRST_DELAY;
                 }
@@ -180,7 +275,7 @@ impl Host {
 
 impl Place {
     /// Opens it, in a way that nothing done with it blocks.
-    fn open(&self) -> io::Result<Box<dyn Stream>> {
+    fn open(&self) -> io::Result<Open> {
         match self {
             Self::Port(path) => {
                 let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -191,13 +286,13 @@ impl Place {
                         "no character device, as a virtio-serial port is",
                     ));
                 }
-                Ok(Box::new(port))
+                Open::new(port)
             }
             // The kernel gives up after two seconds.
             Self::Vsock { cid, port } => {
                 let stream = VsockStream::connect_with_cid_port(*cid, *port)?;
                 stream.set_nonblocking(true)?;
-                Ok(Box::new(stream))
+                Open::new(stream)
             }
         }
     }
@@ -222,5 +317,59 @@ impl std::fmt::Display for Place {
             Self::Port(path) => path.display().fmt(f),
             Self::Vsock { cid, port } => write!(f, "vsock {cid}:{port}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host that has been told the newest line a while ago.
+    fn told(place: Place) -> Host {
+        Host {
+            newest: "line".into(),
+            written: Instant::now().checked_sub(TAKEN),
+            ..Host::new(place)
+        }
+    }
+
+    fn port() -> Host {
+        told(Place::Port("port".into()))
+    }
+
+    #[test]
+    fn a_host_that_was_seen_to_be_away_is_told_anew() {
+        let mut host = port();
+        assert!(!host.is_another_host(Seen::Away, true));
+        host.away = true;
+        assert!(host.is_another_host(Seen::There, true));
+        assert!(host.is_another_host(Seen::There, false));
+    }
+
+    // It left, and another one came, before the port was looked at.
+    #[test]
+    fn a_change_without_a_cause_is_another_host() {
+        assert!(!port().is_another_host(Seen::There, false));
+        assert!(!port().is_another_host(Seen::Talking, true));
+        let mut host = port();
+        assert!(host.is_another_host(Seen::There, true));
+        // Once a line: there may be causes that are not known.
+        assert!(!host.is_another_host(Seen::There, true));
+        host.tell("other".into());
+        host.untold = false;
+        assert!(host.is_another_host(Seen::There, true));
+    }
+
+    #[test]
+    fn room_for_what_was_written_is_a_cause() {
+        let mut host = port();
+        host.written = Some(Instant::now());
+        assert!(!host.is_another_host(Seen::There, true));
+        let mut host = port();
+        host.rest = b"li".to_vec();
+        assert!(!host.is_another_host(Seen::There, true));
+        // A connection ends with its host.
+        let mut host = told(Place::Vsock { cid: 2, port: 1 });
+        assert!(!host.is_another_host(Seen::There, true));
     }
 }

@@ -6,6 +6,7 @@ use crate::port::Port;
 use crate::port::PATIENCE;
 use crate::tree::region_start;
 use crate::tree::Tree;
+use crate::tree::MEMORY_BLOCK;
 use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -38,12 +39,27 @@ impl Reporter {
 
     /// The same with more devices.
     fn with_devices(devices: u64, port: &Path, interval: &str) -> Self {
+        Self::of(Self::tree(devices), port, interval)
+    }
+
+    /// The same with what is added to the tree.
+    fn with_tree(port: &Path, interval: &str, add: impl FnOnce(&mut Tree)) -> Self {
+        let mut tree = Self::tree(1);
+        add(&mut tree);
+        Self::of(tree, port, interval)
+    }
+
+    fn tree(devices: u64) -> Tree {
         let mut tree = Tree::new();
         for number in 0..devices {
             tree.memory_device(number, 0);
             tree.attribute(number, "requested_size", 1);
             tree.attribute(number, "start_address", region_start(number));
         }
+        tree
+    }
+
+    fn of(tree: Tree, port: &Path, interval: &str) -> Self {
         let agent = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
             .arg("--root")
             .arg(tree.path(""))
@@ -207,6 +223,50 @@ fn what_is_no_port_is_left_alone() {
     );
     assert_eq!(said.lines().count(), 1, "{said}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+/// How much time of processors a process has had. None where the kernel does not count that finely.
+fn processor_time(agent: &Child) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", agent.id())).ok()?;
+    let nanoseconds = text.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+#[test]
+fn an_idle_report_does_not_walk_memory_blocks() {
+    let port = Port::new();
+    let reporter = Reporter::with_tree(&port.path, "1h", |tree| {
+        for block in 0..6000 {
+            let address = region_start(0) + block * MEMORY_BLOCK;
+            tree.memory_block(address, "online", "Movable", 0);
+        }
+        tree.attribute(0, "region_size", 6000 * MEMORY_BLOCK);
+        tree.attribute(0, "state", "settled");
+        tree.attribute(0, "plugged_size", 6000 * MEMORY_BLOCK);
+    });
+    // The first look, in which it does walk them.
+    thread::sleep(Duration::from_secs(4));
+    let Some(before) = processor_time(&reporter.agent) else {
+        println!("not tested: this kernel has no schedstat");
+        return;
+    };
+    thread::sleep(Duration::from_secs(10));
+    let time = processor_time(&reporter.agent).unwrap() - before;
+    println!("{time:?} in 10 s");
+    assert!(time <= Duration::from_millis(5), "{time:?} in 10 s");
+}
+
+/// The room between both ends is much less than a line: as soon as there is some, it is used.
+#[test]
+fn a_long_line_does_not_take_a_look_for_each_part() {
+    let mut port = Port::new();
+    let _reporter = Reporter::with_devices(100, &port.path, "1h");
+
+    let started = Instant::now();
+    port.expect_requested(1);
+    let took = started.elapsed();
+    println!("{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]

@@ -118,6 +118,13 @@ impl Tree {
             self.path(&dir).join(format!("node{node}")),
         )
         .unwrap();
+        let of_node = self.path(&format!("sys/devices/system/node/node{node}"));
+        fs::create_dir_all(&of_node).unwrap();
+        symlink(
+            format!("../../memory/memory{number}"),
+            of_node.join(format!("memory{number}")),
+        )
+        .unwrap();
     }
 
     /// Makes /proc/iomem what an ordinary user sees.

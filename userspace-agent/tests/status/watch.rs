@@ -219,6 +219,56 @@ fn signals_end_it_well() {
     }
 }
 
+/// A line of JSON for that many devices is more than a pipe takes.
+const MANY: u64 = 300;
+
+fn many() -> Tree {
+    let mut tree = Tree::new();
+    for number in 0..MANY {
+        tree.memory_device(number, 0);
+        tree.stand(number, 1 << 30, 0, "plugging");
+    }
+    tree
+}
+
+#[test]
+fn signals_end_it_while_its_output_is_full() {
+    let tree = many();
+    for signal in ["INT", "TERM"] {
+        let child = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
+            .arg("--root")
+            .arg(tree.path(""))
+            .args(["watch", "--json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (_, lines) = mpsc::channel();
+        let watch = Watch { child, lines };
+        // It writes until the pipe is full.
+        std::thread::sleep(Duration::from_secs(3));
+        watch.signal(signal);
+        assert_eq!(watch.end().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn many_devices_take_few_files() {
+    let tree = many();
+    let agent = env!("CARGO_BIN_EXE_virtio-mem-agent");
+    let root = tree.path("");
+    let command = format!(
+        "ulimit -n 64; exec {agent} --root {} watch --json --count 1",
+        root.display()
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        u64::try_from(status["devices"].as_array().unwrap().len()),
+        Ok(MANY)
+    );
+    assert_eq!(status["errors"], serde_json::json!([]));
+}
+
 #[test]
 fn it_ends_with_its_reader() {
     let tree = tree();
