@@ -40,7 +40,7 @@ targets() {
 		proptest 1 agent --lib size::tests::any_text_is_survived
 		proptest 1 agent --lib iomem::tests::any_bytes_are_survived
 		proptest 1 agent --lib memory_blocks::tests::any_bytes_are_survived
-		proptest 1 agent --lib command::wait::tests::any_sizes_are_survived
+		proptest 1 agent --lib verdict::tests::any_sizes_are_survived
 		proptest 1 agent --lib bar::tests::any_sizes_fit
 		proptest 2 agent --lib collect::tests::any_bytes_in_any_file
 		proptest 2 agent --lib doctor::examine::tests::any_bytes_in_any_file

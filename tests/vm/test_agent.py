@@ -129,9 +129,17 @@ def waiting_for_memory() -> None:
             guest.wait_plugged(size)
             rc, said = wait(guest, "--settled", "--timeout", "20s")
             expect_equal(rc, MET, said)
-        rc, said = wait(guest, "--at-least", "1000G", "--timeout", "20s")
+        rc, said = wait(guest, "--at-least", "1000G", "--timeout", "20s", "--fail-fast")
         expect_equal(rc, IMPOSSIBLE, said)
         expect(said != "", "it does not say why")
+        # With a timeout the host is waited for.
+        for size in (256 * MIB, 2 * MIB):
+            asked = f"{size // MIB}M"
+            waiting = guest.start([AGENT, "wait", "--requested", asked, "--timeout", "30s"])
+            time.sleep(1)
+            guest.request(size)
+            expect_equal(waiting.wait(30).rc, MET, "wait --requested")
+            expect_equal(guest.plugged(), size, "plugged when wait --requested has ended")
         guest.resize(0)
         rc, said = wait(guest, "--at-least", "2M", "--device", "virtio99")
         expect_equal(rc, NO_DEVICE, said)

@@ -52,6 +52,29 @@ pub(crate) fn names(root: &Root) -> Result<Vec<String>> {
         .collect())
 }
 
+/// The names of all virtio devices, or of the one called `only`: by its name, or by the address of
+/// the PCI device that it is part of, with or without the domain 0000.
+pub(crate) fn selected(root: &Root, only: Option<&str>) -> Result<Vec<String>> {
+    let mut names = names(root)?;
+    if let Some(only) = only {
+        let long = format!("0000:{only}");
+        names.retain(|name| {
+            *name == only || pci(&dir(root, name)).is_some_and(|pci| pci == only || pci == long)
+        });
+    }
+    Ok(names)
+}
+
+/// The address of the PCI device that a virtio device is part of: the name of the directory above.
+fn pci(dir: &Path) -> Option<String> {
+    let target = std::fs::read_link(dir).ok()?;
+    let parent = target.parent()?.file_name()?.to_str()?;
+    // As in 0000:00:04.0; others are the directories of bridges, or of devices without PCI.
+    let is_address = parent.contains('.')
+        && !parent.contains(|c: char| c.is_alphabetic() && !c.is_ascii_hexdigit());
+    is_address.then(|| parent.into())
+}
+
 /// What there is to say where there is no device, or none that is called `only`.
 pub(crate) fn absence(only: Option<&str>) -> String {
     match only {

@@ -2,13 +2,16 @@
 
 //! The command line.
 
+use crate::command::device::DeviceArgs;
 use crate::command::doctor::DoctorArgs;
 use crate::command::metrics::MetricsArgs;
 use crate::command::report::ReportArgs;
+use crate::command::status::ShowArgs;
 use crate::command::status::StatusArgs;
 use crate::command::wait::WaitArgs;
 use crate::command::watch::WatchArgs;
 use crate::exit;
+use clap::error::ErrorKind;
 use clap::Parser;
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -26,9 +29,36 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
     pub(crate) root: PathBuf,
 
+    /// What `status` shows, without the word.
+    #[command(flatten)]
+    pub(crate) show: ShowArgs,
+
+    /// Shows this device only: its name (virtio0) or its PCI address (0000:00:04.0)
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+impl Cli {
+    /// The command: `status` where none is named, which alone takes its options without the word.
+    pub(crate) fn command(self) -> Result<Command, clap::Error> {
+        let device = DeviceArgs::of(self.device);
+        let is_plain = self.show == ShowArgs::default() && device.name().is_none();
+        match self.command {
+            None => Ok(Command::Status(StatusArgs {
+                device,
+                show: self.show,
+            })),
+            Some(command) if is_plain => Ok(command),
+            Some(_) => Err(<Self as clap::CommandFactory>::command().error(
+                ErrorKind::ArgumentConflict,
+                "options of a command come after its name",
+            )),
+        }
+    }
 }
 
 /// What the agent can do.
@@ -106,7 +136,7 @@ mod tests {
 
     #[test]
     fn definition_is_sound() {
-        Cli::command().debug_assert();
+        <Cli as CommandFactory>::command().debug_assert();
     }
 
     #[test]

@@ -150,15 +150,12 @@ pub(crate) fn collect_again(root: &Root, only: Option<&str>, cache: &mut Cache) 
         errors: Vec::new(),
         torn: false,
     };
-    let names = bus::names(root).unwrap_or_else(|error| {
+    let names = bus::selected(root, only).unwrap_or_else(|error| {
         collected.fail(error, None);
         Vec::new()
     });
 
     for name in names {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
         let dir = bus::dir(root, &name);
         match observe(root, &name, cache) {
             Ok(Some(view)) => {
@@ -358,6 +355,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::columns::Form;
     use crate::table;
     use crate::table::Look;
     use proptest::prelude::*;
@@ -516,8 +514,9 @@ mod tests {
             prop_assert_eq!(collected.errors.len(), collected.status.errors.len());
             prop_assert!(serde_json::to_string(&collected.status).is_ok());
             for wide in [false, true] {
-                let look = Look { wide, bars: true, ..Look::default() };
-                let text = table::render(&collected.status.devices, look);
+                let form = Form { wide, bars: true, ..Form::default() };
+                let look = Look { form, ..Look::default() };
+                let text = table::render(&collected.status.devices, &look);
                 prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
             }
             for error in &collected.errors {

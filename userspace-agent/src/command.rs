@@ -2,6 +2,7 @@
 
 //! The commands, one a file.
 
+pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod metrics;
 pub(crate) mod report;

@@ -103,13 +103,10 @@ impl Attributes {
     /// Watches all devices, or the one called `only`, as they are now. What cannot be watched is only
     /// looked at, which tells why. A driver that is bound anew has new files, of the old names.
     fn watch(&mut self, root: &Root, only: Option<&str>) {
-        let names = bus::names(root).unwrap_or_default();
+        let names = bus::selected(root, only).unwrap_or_default();
         let mut old = std::mem::take(&mut self.watches);
 
         for name in names {
-            if only.is_some_and(|only| only != name) {
-                continue;
-            }
             let group = bus::dir(root, &name).join(sysfs::GROUP);
             for path in ANNOUNCED.map(|attribute| group.join(attribute)) {
                 let flags = inotify::WatchFlags::MODIFY;

@@ -21,6 +21,7 @@ mod bar;
 mod bus;
 mod cli;
 mod collect;
+mod columns;
 mod command;
 mod doctor;
 mod error;
@@ -39,15 +40,16 @@ mod size;
 mod status;
 mod sysfs;
 mod table;
+mod terminal;
 mod times;
 mod values;
+mod verdict;
 mod words;
 
 use clap::CommandFactory;
 use clap::Parser;
 use cli::Cli;
 use cli::Command;
-use command::status::StatusArgs;
 use files::Root;
 use std::process::ExitCode;
 
@@ -56,13 +58,13 @@ pub use exit::Exit;
 
 /// The command line as defined, for what is made from it: man pages and completions.
 pub fn definition() -> clap::Command {
-    Cli::command()
+    <Cli as CommandFactory>::command()
 }
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let root = match Root::find(cli.root) {
+    let root = match Root::find(cli.root.clone()) {
         Ok(root) => root,
         Err(error) => {
             output::complain(&error);
@@ -70,10 +72,7 @@ pub fn main() -> ExitCode {
         }
     };
 
-    match cli
-        .command
-        .unwrap_or(Command::Status(StatusArgs::default()))
-    {
+    match cli.command().unwrap_or_else(|error| error.exit()) {
         Command::Status(args) => command::status::run(&root, &args),
         Command::Watch(args) => command::watch::run(&root, &args),
         Command::Wait(args) => command::wait::run(&root, &args),

@@ -5,6 +5,7 @@
 use crate::error::Error;
 use crate::error::Result;
 use crate::plain::plain;
+use crate::terminal;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io;
@@ -12,6 +13,9 @@ use std::io::Write;
 
 /// The name under which messages appear.
 pub(crate) const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// Clears the rest of a line.
+pub(crate) const CLEAR_LINE: &str = "\x1b[K";
 
 /// Writes a message to standard error, on one line; where even that fails, nothing else is left.
 pub(crate) fn complain(message: &dyn Display) {
@@ -30,6 +34,43 @@ impl Complaints {
             complain(message);
         }
         self.0 = now;
+    }
+}
+
+/// A line on standard error that is written over, if that is a terminal, and removed in the end.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    is_shown: bool,
+    last: String,
+}
+
+impl Progress {
+    /// Shows nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            is_shown: terminal::can_redraw(io::stderr()),
+            last: String::new(),
+        }
+    }
+
+    /// Shows a line, unless it is the one before.
+    pub(crate) fn show(&mut self, line: &str) {
+        if !self.is_shown || line == self.last {
+            return;
+        }
+        let width = terminal::size_of(io::stderr()).map_or(80, |(width, _)| width);
+        // The last column is left free: some terminals go to the next line with it.
+        let text = terminal::cut(&plain(line), width.saturating_sub(1));
+        let _ = write!(io::stderr(), "\r{text}{CLEAR_LINE}");
+        self.last = line.into();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if !self.last.is_empty() {
+            let _ = write!(io::stderr(), "\r{CLEAR_LINE}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! `doctor`: looks for what usually goes wrong, and says how to put it right.
 
 use crate::bus;
+use crate::command::device::DeviceArgs;
 use crate::doctor::examine;
 use crate::doctor::examine::Examination;
 use crate::doctor::finding::Finding;
@@ -30,9 +31,9 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     json: bool,
 
-    /// Examines this device only, and the machine
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
+    /// The device, beside the machine.
+    #[command(flatten)]
+    device: DeviceArgs,
 
     /// Lists what can be found, and examines nothing
     #[arg(long, conflicts_with_all = ["json", "device"])]
@@ -55,10 +56,10 @@ pub(crate) fn run(root: &Root, args: &DoctorArgs) -> ExitCode {
         };
     }
 
-    let Examination { mut findings, any } = examine::examine(root, args.device.as_deref());
+    let Examination { mut findings, any } = examine::examine(root, args.device.name());
     findings.sort();
     if !any && !findings.failed {
-        complain(&bus::absence(args.device.as_deref()));
+        complain(&bus::absence(args.device.name()));
     }
     let text = if args.json {
         let report = Report {

@@ -120,13 +120,19 @@ pub(crate) fn examine(root: &Root, only: Option<&str>) -> Examination {
     for error in &collected.errors {
         findings.not_checked(error);
     }
+    let names: Vec<_> = collected
+        .status
+        .devices
+        .iter()
+        .map(|device| device.device.clone())
+        .collect();
     // The machine has all its devices, but why another one is missing is of no interest.
     let devices = match only {
         Some(_) => collect::collect(root, None).status.devices,
         None => collected.status.devices,
     };
     let facts = Facts::new(root.clone(), devices);
-    let wanted = |device: &&Device| only.is_none_or(|only| only == device.device);
+    let wanted = |device: &&Device| names.contains(&device.device);
     let any = facts.devices.iter().any(|device| wanted(&device));
     if !any {
         return Examination { findings, any };
@@ -160,6 +166,7 @@ pub(crate) fn kinds() -> impl Iterator<Item = &'static Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::columns::Form;
     use crate::doctor::render;
     use crate::doctor::testing::Tree;
     use crate::doctor::testing::ATTRIBUTES;
@@ -314,12 +321,16 @@ mod tests {
             let collected = collect::collect(&Root::new(tree.path("")), None);
             assert!(serde_json::to_string(&collected.status).is_ok());
             for wide in [false, true] {
-                let look = Look {
+                let form = Form {
                     wide,
                     bars: true,
+                    ..Form::default()
+                };
+                let look = Look {
+                    form,
                     ..Look::default()
                 };
-                let text = table::render(&collected.status.devices, look);
+                let text = table::render(&collected.status.devices, &look);
                 assert!(
                     text.chars().all(|c| c == '\n' || !c.is_control()),
                     "{text:?}"

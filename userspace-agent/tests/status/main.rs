@@ -5,6 +5,7 @@
 
 mod hostile;
 mod render;
+mod terminal;
 mod tree;
 mod wait;
 mod watch;

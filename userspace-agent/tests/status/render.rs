@@ -552,6 +552,79 @@ fn device_that_is_not_there() {
 }
 
 #[test]
+fn columns_for_programs() {
+    let tree = with_everything();
+
+    shows(
+        &tree,
+        &["status", "-b", "-o", "device,PLUGGED,reason"],
+        "\
+DEVICE     PLUGGED  REASON
+virtio0  209715200  memory-in-use
+",
+    );
+    let bare = ["--noheadings", "-b", "-o", "device,plugged"];
+    shows(&tree, &bare, "virtio0  209715200\n");
+    shows(
+        &tree,
+        &["--noheadings"],
+        "virtio0  0  16 GiB  300 MiB  200 MiB  8 MiB  waiting: memory-in-use  1 s\n",
+    );
+    for args in [
+        &["-o", "nonsense"][..],
+        &["-J", "-o", "device"],
+        &["-J", "--noheadings"],
+        &["-J", "wait"],
+        &["--device", "virtio0", "status"],
+    ] {
+        tree.agent(args).assert().code(2);
+    }
+}
+
+#[test]
+fn options_of_status_without_the_word() {
+    let tree = with_attributes();
+    for (with, without) in [
+        (&["status", "--json"][..], &["-J"][..]),
+        (&["status", "--wide", "--bytes"], &["-w", "-b"]),
+        (&["status", "virtio0"], &["--device", "virtio0"]),
+    ] {
+        let output = |args| tree.agent(args).output().unwrap();
+        let (with, without) = (output(with), output(without));
+        assert_eq!(with.status.code(), Some(0));
+        assert_eq!(with, without);
+    }
+}
+
+#[test]
+fn a_device_by_its_address() {
+    let mut tree = Tree::new();
+    tree.memory_device(1, 0);
+    tree.memory_device(2, 0);
+    let real = "sys/devices/pci0000:00/0000:00:04.0/virtio2";
+    let parent = tree.path("sys/devices/pci0000:00/0000:00:04.0");
+    std::fs::create_dir(parent).unwrap();
+    std::fs::rename(tree.path("sys/devices/pci0000:00/virtio2"), tree.path(real)).unwrap();
+    let link = tree.path("sys/bus/virtio/devices/virtio2");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(format!("../../../../{real}"), &link).unwrap();
+    let driver = tree.path(real).join("driver");
+    std::fs::remove_file(&driver).unwrap();
+    std::os::unix::fs::symlink("../../../../bus/virtio/drivers/virtio_mem", &driver).unwrap();
+
+    for name in ["virtio2", "0000:00:04.0", "00:04.0"] {
+        let (status, code) = tree.json(&[name]);
+        assert_eq!(code, 0, "{name}");
+        assert_eq!(status["devices"].as_array().unwrap().len(), 1, "{name}");
+        assert_eq!(status["devices"][0]["device"], "virtio2", "{name}");
+    }
+    assert_eq!(tree.json(&["00:05.0"]).1, 3);
+    assert_eq!(tree.json(&["pci0000:00"]).1, 3);
+    let findings = tree.agent(&["doctor", "00:04.0"]).output().unwrap();
+    assert_ne!(findings.status.code(), Some(3));
+}
+
+#[test]
 fn usage() {
     let tree = Tree::new();
 

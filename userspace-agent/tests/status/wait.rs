@@ -147,6 +147,88 @@ fn hopeless() {
 }
 
 #[test]
+fn with_a_timeout_the_host_is_waited_for() {
+    let tree = tree();
+
+    std::thread::scope(|scope| {
+        let enough = scope.spawn(|| waits(&tree, &["--at-least", "8G", "--timeout", "30s"], 0, ""));
+        let there = scope.spawn(|| waits(&tree, &["virtio7", "--timeout", "30s"], 0, ""));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!enough.is_finished());
+        assert!(!there.is_finished());
+
+        tree.stand(1, 7 * GIB, 7 * GIB, "settled");
+        tree.device(7, "0x0018", Some("virtio_mem"));
+        tree.stand(7, 0, 0, "settled");
+        enough.join().unwrap();
+        there.join().unwrap();
+    });
+    waits(
+        &tree,
+        &["--at-least", "33G", "--timeout", "300ms"],
+        4,
+        "timed out: 33 GiB cannot be reached",
+    );
+    waits(
+        &tree,
+        &["--device", "virtio8", "--timeout", "300ms"],
+        4,
+        "timed out: no virtio-mem device \"virtio8\"",
+    );
+}
+
+#[test]
+fn with_a_timeout_it_can_fail_fast() {
+    let tree = tree();
+    let start = Instant::now();
+
+    waits(
+        &tree,
+        &["--at-least", "33G", "--timeout", "60s", "--fail-fast"],
+        5,
+        "33 GiB cannot be reached",
+    );
+    waits(
+        &tree,
+        &["virtio7", "--timeout", "60s", "--fail-fast"],
+        3,
+        "no virtio-mem device",
+    );
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+// Settled, but for what was requested before.
+#[test]
+fn a_request_that_has_not_arrived() {
+    let tree = tree();
+    tree.stand(1, 0, 0, "settled");
+
+    waits(&tree, &["--requested", "1G"], 0, "");
+    waits(
+        &tree,
+        &["--requested", "2G", "--timeout", "300ms"],
+        4,
+        "timed out: 1 GiB is requested, not 2 GiB",
+    );
+    waits(
+        &tree,
+        &["--requested", "2G", "--fail-fast"],
+        5,
+        "1 GiB is requested, not 2 GiB",
+    );
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| waits(&tree, &["--requested", "2G"], 0, ""));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished());
+        tree.stand(1, GIB, 0, "plugging");
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished());
+        tree.stand(1, GIB, GIB, "settled");
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
 fn the_c_driver() {
     let mut tree = Tree::new();
     tree.memory_device(0, 8);

@@ -166,6 +166,26 @@ fn a_table_per_change() {
     );
 }
 
+// What has changed is in no column.
+#[test]
+fn a_table_is_not_repeated() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &[]);
+    assert!(watch.line().starts_with("DEVICE"));
+    watch.line();
+    tree.attribute(0, "requests_plug_ack", 7);
+    assert!(watch.is_silent());
+    tree.attribute(0, "plugged_size", 1 << 30);
+    assert_eq!(watch.line(), "");
+}
+
+#[test]
+fn the_device_that_is_missing_is_named() {
+    let tree = tree();
+    let watch = Watch::start(&tree, &["--device", "virtio9"]);
+    assert_eq!(watch.line(), "no virtio-mem device \"virtio9\"");
+}
+
 #[test]
 fn bad_content_does_not_end_it() {
     let tree = tree();
