@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::exit;
 use crate::files::Root;
-use crate::metrics::http;
+use crate::metrics::listen::Listen;
 use crate::metrics::page::Page;
+use crate::metrics::server;
 use crate::output::complain;
 use crate::output::print;
 use crate::output::Complaints;
@@ -19,14 +20,12 @@ use std::fs;
 use std::fs::Permissions;
 use std::io;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
 
 /// Everybody may read the file: node_exporter runs as another user.
 const MODE: u32 = 0o644;
@@ -41,15 +40,21 @@ pub(crate) struct MetricsArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Serves them at http://ADDRESS/metrics until it is stopped
+    /// Serves them at http://ADDRESS:PORT/metrics until it is stopped
+    ///
+    /// :PORT stands for all addresses of the machine, localhost:PORT for those it has for itself; other
+    /// names are not looked up. A page is made once a second at the most.
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<Listen>,
 }
+
+/// For how long a page is served again: to make one may be work for thousands of files.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Does what was asked for.
 pub(crate) fn run(root: &Root, args: &MetricsArgs) -> ExitCode {
     let done = match (&args.listen, &args.output) {
-        (Some(address), _) => listen(root, *address),
+        (Some(address), _) => listen(root, address),
         (None, Some(file)) => once(root, |text| replace(file, text)),
         (None, None) => once(root, print),
     };
@@ -108,25 +113,26 @@ fn replace(file: &Path, text: &str) -> Result<()> {
 }
 
 /// Serves the page; comes back only if it cannot.
-fn listen(root: &Root, address: SocketAddr) -> Result<bool> {
-    let listener = TcpListener::bind(address).map_err(|source| Error::Unusable {
+fn listen(root: &Root, listen: &Listen) -> Result<bool> {
+    let listeners = listen.bind().map_err(|source| Error::Unusable {
         action: "listen at",
-        place: address.to_string(),
+        place: listen.text.clone(),
         source,
     })?;
-    let root = root.clone();
-    let complaints = Mutex::new(Complaints::default());
+    let mut complaints = Complaints::default();
+    let mut made: Option<(Instant, String)> = None;
 
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    http::serve(&listener, move || {
-        let page = Page::make(&root)
-            .inspect_err(|error| complain(error))
-            .ok()?;
-        complaints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .are(page.messages);
+    server::serve(&listeners, move || {
+        if let Some((when, text)) = &made {
+            if when.elapsed() < FRESH {
+                return Some(text.clone());
+            }
+        }
+        let page = Page::make(root).inspect_err(|error| complain(error)).ok()?;
+        complaints.are(page.messages);
+        made = Some((Instant::now(), page.text.clone()));
         Some(page.text)
     })
 }

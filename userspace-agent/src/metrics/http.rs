@@ -1,32 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The few things that a scrape needs of HTTP: GET and HEAD of one path, a connection each.
-//!
-//! Clients are bounded in number, in the time they have and in what they may say, so that one that
-//! is slow, or wants to do harm, neither holds up the others nor makes the agent grow.
 
-use crate::output::complain;
-use std::io;
-use std::io::ErrorKind;
-use std::io::Read;
-use std::io::Write;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
-
-/// How many clients are served at the same time; more are turned away.
-const CLIENTS: usize = 8;
-/// How long a client has to ask, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request may be.
-const REQUEST: usize = 8 << 10;
+pub(crate) const REQUEST: usize = 8 << 10;
 /// How many header lines are looked at.
 const HEADERS: usize = 64;
-/// How long to wait when no connection can be taken: for want of file descriptors, mostly.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the page is.
 const PATH: &str = "/metrics";
@@ -34,80 +13,59 @@ const PATH: &str = "/metrics";
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a client is told.
-struct Answer {
+pub(crate) struct Answer {
     status: &'static str,
+    /// Header lines, each with its end.
+    headers: &'static str,
     body: String,
     /// Whether only the headers are sent.
     head: bool,
 }
 
-/// Serves what `page` makes, for ever; `None` is a page that could not be made.
-pub(crate) fn serve(
-    listener: &TcpListener,
-    page: impl Fn() -> Option<String> + Send + Sync + 'static,
-) -> ! {
-    // Every client that is being served holds it too, and so is counted.
-    let page = Arc::new(page);
+impl Answer {
+    /// A status, and the same in the body for people.
+    fn brief(status: &'static str) -> Self {
+        Self {
+            status,
+            headers: "",
+            body: format!("{status}\n"),
+            head: false,
+        }
+    }
 
-    loop {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                complain(&format!("no connection can be taken: {error}"));
-                thread::sleep(PAUSE);
-                continue;
-            }
-        };
-        if Arc::strong_count(&page) > CLIENTS {
-            continue;
+    /// The request is longer than is read.
+    pub(crate) fn too_long() -> Self {
+        Self::brief("431 Request Header Fields Too Large")
+    }
+
+    /// There are too many clients.
+    pub(crate) fn busy() -> Self {
+        Self {
+            headers: "Retry-After: 1\r\n",
+            ..Self::brief("503 Service Unavailable")
         }
-        let page = Arc::clone(&page);
-        let started = thread::Builder::new().spawn(move || {
-            // A client that goes away is its own affair.
-            let _ = converse(Timed::new(stream), &*page);
-        });
-        if let Err(error) = started {
-            complain(&format!("no thread for a connection: {error}"));
-        }
+    }
+
+    /// What is sent.
+    pub(crate) fn text(&self) -> String {
+        let body = if self.head { "" } else { &self.body };
+        format!(
+            "HTTP/1.1 {}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n{}\
+             Connection: close\r\n\r\n{body}",
+            self.status,
+            self.body.len(),
+            self.headers,
+        )
     }
 }
 
-/// Takes one request and answers it.
-fn converse(mut stream: Timed, page: &impl Fn() -> Option<String>) -> io::Result<()> {
-    let answer = match request(&mut stream)? {
-        Some(head) => answer(&head, page),
-        None => Answer::brief("431 Request Header Fields Too Large"),
-    };
-    let body = if answer.head { "" } else { &answer.body };
-
-    let text = format!(
-        "HTTP/1.1 {}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        answer.status,
-        answer.body.len(),
-    );
-    stream.write_all(text.as_bytes())
+/// Whether a request is complete: an empty line ends it.
+pub(crate) fn is_whole(head: &[u8]) -> bool {
+    head.windows(4).any(|end| end == b"\r\n\r\n")
 }
 
-/// Reads up to the empty line that ends a request; `None` if it is too long.
-fn request(stream: &mut Timed) -> io::Result<Option<Vec<u8>>> {
-    let mut head = Vec::new();
-    let mut part = [0; 1024];
-
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        if head.len() >= REQUEST {
-            return Ok(None);
-        }
-        match stream.read(&mut part)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => head.extend_from_slice(part.get(..count).unwrap_or_default()),
-        }
-    }
-    Ok(Some(head))
-}
-
-/// What to answer to a request.
-fn answer(head: &[u8], page: &impl Fn() -> Option<String>) -> Answer {
+/// What to answer to a request; `page` makes the page, or `None` if it cannot be made.
+pub(crate) fn answer(head: &[u8], page: &mut dyn FnMut() -> Option<String>) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let (Ok(_), Some(method), Some(target)) = (request.parse(head), request.method, request.path)
@@ -120,65 +78,17 @@ fn answer(head: &[u8], page: &impl Fn() -> Option<String>) -> Answer {
         (PATH, "GET" | "HEAD") => match page() {
             Some(body) => Answer {
                 status: "200 OK",
+                headers: "",
                 body,
                 head: method == "HEAD",
             },
             None => Answer::brief("500 Internal Server Error"),
         },
-        (PATH, _) => Answer::brief("405 Method Not Allowed"),
+        (PATH, _) => Answer {
+            headers: "Allow: GET, HEAD\r\n",
+            ..Answer::brief("405 Method Not Allowed")
+        },
         _ => Answer::brief("404 Not Found"),
-    }
-}
-
-impl Answer {
-    /// An answer that says no more than its status.
-    fn brief(status: &'static str) -> Self {
-        Self {
-            status,
-            body: format!("{status}\n"),
-            head: false,
-        }
-    }
-}
-
-/// A connection that ends when its time is up, however little at a time the client sends or takes.
-struct Timed {
-    stream: TcpStream,
-    deadline: Instant,
-}
-
-impl Timed {
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            deadline: Instant::now() + PATIENCE,
-        }
-    }
-
-    /// What is left of its time.
-    fn left(&self) -> io::Result<Option<Duration>> {
-        match self.deadline.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
-            left => Ok(Some(left)),
-        }
-    }
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
 
@@ -214,7 +124,7 @@ mod tests {
         target("any_http_request", 256, |bytes| {
             for head in [text_of(bytes, &words).into_bytes(), bytes.to_vec()] {
                 let made = Cell::new(0);
-                let told = answer(&head, &|| {
+                let told = answer(&head, &mut || {
                     made.set(made.get() + 1);
                     Some(PAGE.into())
                 });
@@ -228,7 +138,7 @@ mod tests {
                     assert_eq!(told.body, format!("{}\n", told.status));
                     assert!(!told.head && told.status.starts_with(['4', '5']));
                 }
-                assert!(answer(&head, &|| None).status != "200 OK");
+                assert!(answer(&head, &mut || None).status != "200 OK");
             }
         });
     }

@@ -7,6 +7,7 @@ use crate::tree::Tree;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::process;
 use std::process::Child;
@@ -19,6 +20,9 @@ use std::time::Instant;
 
 /// How long a test waits for what is to happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// For how long a page is served again, and a little.
+const FRESH: Duration = Duration::from_millis(1100);
 
 /// Where the first server listens.
 const PORT: u16 = 9100;
@@ -42,23 +46,35 @@ impl Server {
         let last = SERVERS.fetch_add(1, Ordering::Relaxed);
         let [_, high, middle, low] = process::id().to_be_bytes();
         let address = SocketAddr::from(([127, high | 0x80, middle, low], PORT + u16::from(last)));
+        Self::of(tree, &address.to_string(), address).expect("it has ended")
+    }
+
+    /// Listens at what is written so; nothing if it has ended at once.
+    fn at(listen: &str, address: SocketAddr) -> Option<Self> {
+        Self::of(tree(), listen, address)
+    }
+
+    fn of(tree: Tree, listen: &str, address: SocketAddr) -> Option<Self> {
         let agent = Command::new(env!("CARGO_BIN_EXE_virtio-mem-agent"))
             .arg("--root")
             .arg(tree.path(""))
-            .args(["metrics", "--listen", &address.to_string()])
+            .args(["metrics", "--listen", listen])
             .spawn()
             .unwrap();
-        let server = Self {
+        let mut server = Self {
             agent,
             address,
             tree,
         };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
+            if server.agent.try_wait().unwrap().is_some() {
+                return None;
+            }
             assert!(started.elapsed() < PATIENCE, "nobody listens");
             thread::sleep(Duration::from_millis(20));
         }
-        server
+        Some(server)
     }
 
     fn connect(&self) -> TcpStream {
@@ -101,6 +117,7 @@ fn metrics_and_nothing_else() {
 
     server.expect_metrics();
     server.tree.attribute(0, "attempts", 4);
+    thread::sleep(FRESH);
     server.expect_metrics();
     for (request, status) in [
         ("GET /metrics?a=b HTTP/1.1\r\n\r\n", "200 OK"),
@@ -135,21 +152,70 @@ fn a_request_without_end() {
     server.expect_metrics();
 }
 
+/// As with any client, what it has sent last was not read when it was answered.
 #[test]
-fn slow_clients_lose_their_place() {
+fn the_answer_arrives_before_the_connection_ends() {
     let server = Server::new();
-    let mut slow: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    let body = "x".repeat(200_000);
 
-    // Others are served meanwhile.
-    for stream in &mut slow {
+    for (request, status) in [
+        (
+            format!("POST /metrics HTTP/1.1\r\nContent-Length: 200000\r\n\r\n{body}"),
+            "405 Method Not Allowed",
+        ),
+        (body, "431 Request Header Fields Too Large"),
+    ] {
+        let mut stream = server.connect();
+        let mut answer = String::new();
+        stream.write_all(request.as_bytes()).unwrap();
+        // It would be lost here, with the connection that was reset.
+        thread::sleep(Duration::from_millis(300));
+        stream.write_all(b"more").unwrap();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{answer}"
+        );
+    }
+    server.expect_metrics();
+}
+
+#[test]
+fn a_page_is_made_once_a_second() {
+    let server = Server::new();
+    let page = || server.ask("GET /metrics HTTP/1.1\r\n\r\n").1;
+
+    thread::sleep(FRESH);
+    let before = page();
+    server.tree.attribute(0, "attempts", 4);
+    assert_eq!(page(), before);
+    thread::sleep(FRESH);
+    assert_ne!(page(), before);
+}
+
+#[test]
+fn idle_clients_keep_nobody_from_scraping() {
+    let server = Server::new();
+    let mut idle: Vec<_> = (0..40).map(|_| server.connect()).collect();
+
+    for stream in &mut idle {
         stream.write_all(b"GET /met").unwrap();
     }
     server.expect_metrics();
+    // With too many of them the oldest are told so, and others are served.
+    idle.extend((0..60).map(|_| server.connect()));
+    server.expect_metrics();
+    let mut answer = String::new();
+    idle[0].read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
 
-    // With too many of them nobody is, until their time is up, whatever they send.
-    slow.extend((0..20).map(|_| server.connect()));
+    // Those that stay have their time, whatever they send.
     let started = Instant::now();
-    while slow.iter_mut().any(|stream| stream.write_all(b"x").is_ok()) {
+    while idle.iter_mut().any(|stream| stream.write_all(b"x").is_ok()) {
         assert!(
             started.elapsed() < PATIENCE,
             "slow clients are never turned away"
@@ -157,6 +223,28 @@ fn slow_clients_lose_their_place() {
         thread::sleep(Duration::from_millis(200));
     }
     server.expect_metrics();
+}
+
+#[test]
+fn all_addresses_and_the_machine_s_own() {
+    for host in ["", "localhost"] {
+        // A port that is free a moment before; another process may have it then.
+        let served = (0..5).any(|_| {
+            let port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
+            let server = Server::at(&format!("{host}:{port}"), ([127, 0, 0, 1], port).into());
+            server.is_some_and(|server| {
+                server.expect_metrics();
+                true
+            })
+        });
+        assert!(served, "{host:?}");
+    }
+    let mut agent = tree().agent(&["metrics", "--listen", "example.org:9824"]);
+    agent.assert().code(2);
 }
 
 #[test]
