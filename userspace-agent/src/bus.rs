@@ -11,9 +11,9 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// The bus's devices, from `/`.
-const DEVICES: &str = "sys/bus/virtio/devices";
+pub(crate) const DEVICES: &str = "sys/bus/virtio/devices";
 /// What devices are called, before their number.
-const PREFIX: &str = "virtio";
+pub(crate) const PREFIX: &str = "virtio";
 /// The driver's name: the kernel's own and this project's have the same.
 pub(crate) const DRIVER: &str = "virtio_mem";
 /// The virtio specification's number for memory devices.
@@ -107,7 +107,7 @@ pub(crate) fn look(root: &Root, name: &str) -> Result<Option<BusDevice>> {
 }
 
 /// The name of the driver that is bound to the device.
-fn driver(dir: &Path) -> Result<Option<String>> {
+pub(crate) fn driver(dir: &Path) -> Result<Option<String>> {
     optional(files::link_name(&dir.join("driver"), EXPECTED_DRIVER))
 }
 

@@ -6,6 +6,7 @@ use crate::command::device::DeviceArgs;
 use crate::command::doctor::DoctorArgs;
 use crate::command::metrics::MetricsArgs;
 use crate::command::report::ReportArgs;
+use crate::command::retry::RetryArgs;
 use crate::command::status::ShowArgs;
 use crate::command::status::StatusArgs;
 use crate::command::wait::WaitArgs;
@@ -109,6 +110,13 @@ pub(crate) enum Command {
     /// --at-least counts what was added to Linux, in whole memory blocks, which takes root.
     #[command(after_help = exit::help("wait"))]
     Wait(WaitArgs),
+
+    /// Has the driver try at once what it waits to try again
+    ///
+    /// A driver that waits for the host or for memory tries again after longer and longer times; this is
+    /// for when the cause is known to be gone. It takes root, and this project's driver.
+    #[command(after_help = exit::help("retry"))]
+    Retry(RetryArgs),
 
     /// Prints, writes or serves metrics in Prometheus' text format
     ///

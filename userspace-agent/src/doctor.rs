@@ -14,6 +14,7 @@ mod kernel;
 mod memory;
 mod onlining;
 mod power;
+pub(crate) mod record;
 pub(crate) mod render;
 #[cfg(test)]
 mod testing;

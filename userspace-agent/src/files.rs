@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::plain::plain;
 use crate::values::number_after;
+use flate2::read::GzDecoder;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -82,6 +84,21 @@ pub(crate) fn open(path: &Path, expected: &'static str) -> Result<File> {
     })
 }
 
+/// Writes a value to a file that is there.
+pub(crate) fn write_value(path: &Path, value: &str) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let write = || -> io::Result<()> {
+        let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        file.write_all(value.as_bytes())
+    };
+
+    write().map_err(|source| Error::Unusable {
+        action: "write",
+        place: path.display().to_string(),
+        source,
+    })
+}
+
 /// Reads a text file of at most `limit` bytes. What is not UTF-8 is replaced: it is of interest in
 /// no file the agent reads, and wherever it matters the value's own check refuses it.
 pub(crate) fn read_text(path: &Path, expected: &'static str, limit: u64) -> Result<String> {
@@ -99,6 +116,20 @@ pub(crate) fn read_text(path: &Path, expected: &'static str, limit: u64) -> Resu
         });
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The kernel's configuration, where it shows that, from `/`.
+pub(crate) const CONFIG_GZ: &str = "proc/config.gz";
+
+/// Reads a packed text file, of which unpacked at most `limit` bytes are read.
+pub(crate) fn read_packed(path: &Path, expected: &'static str, limit: u64) -> Result<String> {
+    let mut text = Vec::new();
+
+    GzDecoder::new(open(path, expected)?)
+        .take(limit)
+        .read_to_end(&mut text)
+        .map_err(|source| Error::read(path, source))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Reads a file that holds one value and lets `parse` say what it is.
@@ -144,4 +175,9 @@ pub(crate) fn link_name(path: &Path, expected: &'static str) -> Result<String> {
         Some(name) => Ok(plain(&name.to_string_lossy())),
         None => Err(Error::content(path, expected, &target.to_string_lossy())),
     }
+}
+
+/// Whether a name is `prefixN`, as the kernel numbers things.
+pub(crate) fn is_numbered(prefix: &str, name: &str) -> bool {
+    number_after(prefix, name).is_some()
 }

@@ -76,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => command::status::run(&root, &args),
         Command::Watch(args) => command::watch::run(&root, &args),
         Command::Wait(args) => command::wait::run(&root, &args),
+        Command::Retry(args) => command::retry::run(&root, &args),
         Command::Metrics(args) => command::metrics::run(&root, &args),
         Command::Report(args) => command::report::run(&root, &args),
         Command::Doctor(args) => command::doctor::run(&root, &args),

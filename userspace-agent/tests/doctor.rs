@@ -92,7 +92,7 @@ fn exit_status() {
     write(dir.path(), "proc/zoneinfo", "?");
     assert_eq!(doctor(dir.path(), &["--device", "virtio0"]).0, 1);
     assert_eq!(doctor(dir.path(), &["--device"]).0, 2);
-    assert_eq!(doctor(dir.path(), &["--list", "--json"]).0, 2);
+    assert_eq!(doctor(dir.path(), &["--list", "--device", "x"]).0, 2);
 }
 
 #[test]
@@ -155,4 +155,38 @@ fn list() {
         stdout.starts_with("no-driver              error    no driver"),
         "{stdout}"
     );
+}
+
+#[test]
+fn list_as_json() {
+    let (code, stdout, _) = doctor(Path::new("/"), &["--list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let (_, text, _) = doctor(Path::new("/"), &["--list"]);
+
+    assert_eq!(code, 0);
+    assert_eq!(list["version"], 1);
+    let kinds = list["kinds"].as_array().unwrap();
+    assert_eq!(kinds.len(), text.lines().count());
+    for (kind, line) in kinds.iter().zip(text.lines()) {
+        assert!(line.starts_with(kind["id"].as_str().unwrap()), "{line}");
+        assert!(line.contains(kind["severity"].as_str().unwrap()), "{line}");
+        assert!(line.ends_with(kind["about"].as_str().unwrap()), "{line}");
+    }
+}
+
+#[test]
+fn a_saved_tree_is_one_that_root_reads() {
+    let dir = tree();
+    let saved = tempfile::tempdir().unwrap();
+    let place = saved.path().join("tree");
+    let (code, stdout, stderr) = doctor(dir.path(), &["--save", place.to_str().unwrap()]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
+
+    let (before, after) = (doctor(dir.path(), &["--json"]), doctor(&place, &["--json"]));
+    let path = |dir: &Path| dir.to_str().unwrap().to_owned();
+    let there = before.1.replace(&path(dir.path()), &path(&place));
+    assert_eq!((before.0, &there), (after.0, &after.1));
+    let (code, _, stderr) = doctor(dir.path(), &["--save", place.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("tree: is not empty"), "{stderr}");
 }

@@ -19,7 +19,7 @@ pub(crate) enum Severity {
 }
 
 /// A kind of finding.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Kind {
     /// Its name, which stays the same in all versions.
     pub(crate) id: &'static str,

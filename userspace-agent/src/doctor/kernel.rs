@@ -8,19 +8,15 @@ use crate::doctor::finding::Findings;
 use crate::doctor::finding::Kind;
 use crate::doctor::finding::Severity;
 use crate::error::optional;
-use crate::error::Error;
 use crate::error::Result;
 use crate::files;
+use crate::files::CONFIG_GZ;
 use crate::values;
-use flate2::read::GzDecoder;
-use std::io::Read;
 
 /// The command line, from `/`.
 const CMDLINE: &str = "proc/cmdline";
 /// The kernel's release, from `/`.
 const RELEASE: &str = "proc/sys/kernel/osrelease";
-/// The kernel's configuration, where it shows that, from `/`.
-const CONFIG_GZ: &str = "proc/config.gz";
 /// What is expected there.
 const EXPECTED_CONFIG: &str = "the kernel's configuration";
 /// What is expected in [`CMDLINE`].
@@ -108,7 +104,11 @@ fn truth(text: &str) -> Option<bool> {
 fn default(facts: &Facts) -> Result<Option<String>> {
     let enabled = |text: &str| text.lines().any(|line| line == format!("{OPTION}=y"));
 
-    if let Some(text) = optional(unpacked(facts))? {
+    if let Some(text) = optional(files::read_packed(
+        &facts.path(CONFIG_GZ),
+        EXPECTED_CONFIG,
+        LIMIT,
+    ))? {
         return Ok(enabled(&text).then(|| format!("/{CONFIG_GZ}")));
     }
     let release = facts.value(RELEASE, "the kernel's release", |text| {
@@ -124,18 +124,6 @@ fn default(facts: &Facts) -> Result<Option<String>> {
     };
     let text = files::read_text(&facts.path(&place), EXPECTED_CONFIG, LIMIT)?;
     Ok(enabled(&text).then(|| format!("/{place}")))
-}
-
-/// The configuration that the kernel shows, unpacked.
-fn unpacked(facts: &Facts) -> Result<String> {
-    let path = facts.path(CONFIG_GZ);
-    let mut text = Vec::new();
-
-    GzDecoder::new(files::open(&path, EXPECTED_CONFIG)?)
-        .take(LIMIT)
-        .read_to_end(&mut text)
-        .map_err(|source| Error::read(&path, source))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Looks whether the module is signed, and has to be.

@@ -36,6 +36,34 @@ pub(crate) struct Rule {
     pub(crate) state: Option<String>,
 }
 
+impl Rule {
+    /// The file, from `/` but without that.
+    pub(crate) fn file(&self) -> Option<&str> {
+        let (file, _) = self.place.rsplit_once(':')?;
+        file.strip_prefix('/')
+    }
+}
+
+/// What is looked at of a file's text, each line where it was: conditions, labels, and what is written
+/// to the state of memory.
+pub(crate) fn of_interest(text: &str) -> String {
+    let mut lines_before = 0;
+    let mut kept = String::new();
+
+    for (number, line) in lines(text) {
+        // Where a backslash joins lines, the first has it all.
+        for _ in lines_before..number.saturating_sub(1) {
+            kept.push('\n');
+        }
+        lines_before = number;
+        let tokens = tokens(&line);
+        let tokens: Vec<_> = tokens.iter().filter_map(Token::of_interest).collect();
+        kept.push_str(&tokens.join(", "));
+        kept.push('\n');
+    }
+    kept
+}
+
 /// Whether conditions hold.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Holds {
@@ -51,6 +79,30 @@ struct Token<'a> {
     attribute: &'a str,
     operator: &'a str,
     value: &'a str,
+}
+
+impl Token<'_> {
+    /// What says when a rule holds, where it leads to, or what it writes to memory, as it may stand in a
+    /// file. What it is compared with is left out where that is not known here either.
+    fn of_interest(&self) -> Option<String> {
+        let is_condition = matches!(self.operator, "==" | "!=");
+        let is_known = match (self.key, self.attribute) {
+            ("SUBSYSTEM" | "ACTION" | "KERNEL" | "DEVPATH", _) | ("ATTR", "state") => is_condition,
+            ("ATTR", attribute) => is_condition && attribute.starts_with("[dmi/id]"),
+            ("GOTO" | "LABEL", _) => true,
+            _ => false,
+        };
+        let text = |key, attribute, operator, value| match attribute {
+            "" => format!("{key}{operator}\"{value}\""),
+            _ => format!("{key}{{{attribute}}}{operator}\"{value}\""),
+        };
+        match written(self) {
+            Some(state) => Some(text("ATTR", "state", "=", state.as_deref().unwrap_or("$"))),
+            None if is_known => Some(text(self.key, self.attribute, self.operator, self.value)),
+            None if is_condition => Some(text(self.key, self.attribute, self.operator, "")),
+            None => None,
+        }
+    }
 }
 
 /// Finds the rules that bring memory online. A file that cannot be read is given to `failed`.
@@ -373,6 +425,24 @@ LABEL="memory_hotplug_end"
         let online = Some("online".to_owned());
         assert_eq!(states("Xen", UBUNTU), [("/r:10".into(), online)]);
         assert_eq!(states("QEMU", RHEL), [("/r:8".into(), None)]);
+    }
+
+    #[test]
+    fn what_is_of_interest_says_the_same() {
+        let secret = "hunter2";
+        let run = "SUBSYSTEM==\"memory\", RUN+=\"/bin/sh -c 'echo online > /sys$devpath/state'\"";
+        let joined = "# hunter2\nSUBSYSTEM==\"memory\", \\\n ENV{X}==\"hunter2\",\\\nATTR{state}=\"online\"\n\n";
+        for text in [UBUNTU, RHEL, run, joined] {
+            let filtered = of_interest(text);
+            assert!(!filtered.contains(secret), "{filtered}");
+            for vendor in ["QEMU", "Xen"] {
+                assert_eq!(
+                    states(vendor, &filtered),
+                    states(vendor, text),
+                    "{filtered}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -625,6 +625,39 @@ fn a_device_by_its_address() {
 }
 
 #[test]
+fn retry_is_written() {
+    let mut tree = Tree::new();
+    for number in 0..3 {
+        tree.memory_device(number, 0);
+        tree.attribute(number, "retry", "");
+    }
+    let written = |number| {
+        let file = format!("sys/bus/virtio/devices/virtio{number}/virtio_mem/retry");
+        std::fs::read_to_string(tree.path(&file)).unwrap()
+    };
+    tree.agent(&["retry", "virtio1"])
+        .assert()
+        .code(0)
+        .stderr("");
+    assert_eq!([written(0), written(1), written(2)], ["\n", "1\n", "\n"]);
+    tree.agent(&["retry"]).assert().code(0).stderr("");
+    assert_eq!([written(0), written(1), written(2)], ["1\n", "1\n", "1\n"]);
+    tree.agent(&["retry", "virtio7"]).assert().code(3);
+
+    // The C driver has no such file. It keeps no other device from it.
+    tree.remove_attribute(0, "retry");
+    tree.attribute(2, "retry", "");
+    let output = tree.agent(&["retry"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("virtio0/virtio_mem/retry: No such file"),
+        "{said}"
+    );
+    assert_eq!(written(2), "1\n");
+}
+
+#[test]
 fn usage() {
     let tree = Tree::new();
 
