@@ -33,6 +33,11 @@ commands() {
 (cd "$dest" && find . -type f -printf '%m %P\n') | sort | diff -u "$work/expected" -
 
 mandoc -T lint -W error "$dest"/usr/share/man/man8/*
+for page in "$dest"/usr/share/man/man8/*; do
+	for section in "EXIT STATUS" EXAMPLES FILES "SEE ALSO"; do
+		grep -qE "^\.SH \"?$section\"?\$" "$page" || { echo "$page has no $section"; exit 1; }
+	done
+done
 systemd-sysusers --dry-run --root="$dest" "$dest/usr/lib/sysusers.d/$agent.conf"
 bash -n "$dest/usr/share/bash-completion/completions/$agent"
 

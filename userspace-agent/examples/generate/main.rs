@@ -5,9 +5,9 @@
 //!
 //! It is an example so that the agent itself has nothing of it.
 
-use clap::Command;
+mod man;
+
 use clap_complete::Shell;
-use clap_mangen::Man;
 use std::env;
 use std::fs;
 use std::io;
@@ -15,11 +15,11 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// System administration commands.
-const SECTION: &str = "8";
+/// The shells for which clap_complete makes what is used as it is.
+const SHELLS: [Shell; 2] = [Shell::Zsh, Shell::Fish];
 
-/// The shells that there are completions for.
-const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+/// The program's name without hyphens.
+const PLAIN: &str = "virtio_mem_agent";
 
 fn main() -> ExitCode {
     let Some(dir) = env::args_os().nth(1).map(PathBuf::from) else {
@@ -54,23 +54,24 @@ fn generate(dir: &Path) -> io::Result<()> {
     for shell in SHELLS {
         clap_complete::generate_to(shell, &mut command, &name, &completions)?;
     }
+    let bash = completions.join(format!("{name}.bash"));
+    fs::write(bash, bash_completion(&name))?;
     let mut command = virtio_mem_agent::definition().disable_help_subcommand(true);
     command.build();
-    pages(&command, &man)
+    man::pages(&command, &man)
 }
 
-/// Makes the man page of a command and those of its subcommands.
-fn pages(command: &Command, dir: &Path) -> io::Result<()> {
-    for subcommand in command.get_subcommands().filter(|c| !c.is_hide_set()) {
-        pages(subcommand, dir)?;
-    }
-    Man::new(command.clone())
-        .section(SECTION)
-        .source(concat!(
-            env!("CARGO_PKG_NAME"),
-            " ",
-            env!("CARGO_PKG_VERSION")
-        ))
-        .generate_to(dir)?;
-    Ok(())
+/// The completion for bash. In what clap_complete 4.6 makes for a program with hyphens in its name, the
+/// case of a subcommand has another name than the one that is looked for: it is made for a name without
+/// hyphens, and the function bound to the real one.
+fn bash_completion(name: &str) -> String {
+    let mut command = virtio_mem_agent::definition().name(PLAIN);
+    let mut text = Vec::new();
+    clap_complete::generate(Shell::Bash, &mut command, PLAIN, &mut text);
+
+    let text = String::from_utf8_lossy(&text);
+    text.replace(
+        &format!("-o default {PLAIN}\n"),
+        &format!("-o default {name}\n"),
+    )
 }
