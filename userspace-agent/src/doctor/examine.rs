@@ -167,6 +167,7 @@ pub(crate) fn kinds() -> impl Iterator<Item = &'static Kind> {
 mod tests {
     use super::*;
     use crate::columns::Form;
+    use crate::doctor::finding::Finding;
     use crate::doctor::render;
     use crate::doctor::testing::Tree;
     use crate::doctor::testing::ATTRIBUTES;
@@ -180,6 +181,28 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample;
     use std::collections::BTreeSet;
+
+    // What the tests of all checks ask a tree for.
+    impl Tree {
+        /// What is found.
+        pub(crate) fn findings(&self) -> Findings {
+            examine(&self.root(), None).findings
+        }
+
+        /// The names of what is found.
+        pub(crate) fn ids(&self) -> Vec<&'static str> {
+            let findings = self.findings();
+            findings.list.iter().map(|finding| finding.id).collect()
+        }
+
+        /// The one finding of this name.
+        pub(crate) fn finding(&self, id: &str) -> Finding {
+            let mut findings = self.findings().list;
+            findings.retain(|finding| finding.id == id);
+            assert_eq!(findings.len(), 1, "{id}");
+            findings.remove(0)
+        }
+    }
 
     #[test]
     fn a_healthy_machine() {

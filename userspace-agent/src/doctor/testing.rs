@@ -2,9 +2,6 @@
 
 //! Recorded trees for the checks' tests.
 
-use crate::doctor::examine::examine;
-use crate::doctor::finding::Finding;
-use crate::doctor::finding::Findings;
 use crate::files::Root;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -156,22 +153,8 @@ impl Tree {
         self.write("proc/meminfo", format!("MemTotal: {total} kB\n"));
     }
 
-    /// What is found.
-    pub(crate) fn findings(&self) -> Findings {
-        examine(&Root::new(self.0.path().into()), None).findings
-    }
-
-    /// The names of what is found.
-    pub(crate) fn ids(&self) -> Vec<&'static str> {
-        let findings = self.findings();
-        findings.list.iter().map(|finding| finding.id).collect()
-    }
-
-    /// The one finding of this name.
-    pub(crate) fn finding(&self, id: &str) -> Finding {
-        let mut findings = self.findings().list;
-        findings.retain(|finding| finding.id == id);
-        assert_eq!(findings.len(), 1, "{id}");
-        findings.remove(0)
+    /// What the agent is to take for `/`.
+    pub(crate) fn root(&self) -> Root {
+        Root::new(self.0.path().into())
     }
 }
