@@ -244,7 +244,7 @@ impl Metrics {
         }
         self.set_of(
             "virtio_mem_state",
-            "What the driver is operation: 1 for that, 0 for all else.",
+            "What the driver is doing: 1 for that, 0 for all else.",
             (name, "state"),
             &State::ALL.iter().map(|s| s.as_str()).collect::<Vec<_>>(),
             device.state.as_ref().map(Word::to_string),

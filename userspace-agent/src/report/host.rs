@@ -106,10 +106,8 @@ pub(crate) struct Host {
     trouble: Option<String>,
     /// Whether the host's end of the port was not open.
     away: bool,
-    /// When something was written last, and whether the newest line was told once more since, because
-    /// of a change that had no other cause than a host that is another one.
+    /// When something was written last.
     written: Option<Instant>,
-    repeated: bool,
     /// The newest line, and whether it is still to be told.
     newest: String,
     untold: bool,
@@ -130,7 +128,6 @@ impl Host {
             trouble: None,
             away: false,
             written: None,
-            repeated: false,
             newest: String::new(),
             untold: false,
             rest: Vec::new(),
@@ -142,7 +139,6 @@ impl Host {
     pub(crate) fn tell(&mut self, line: String) {
         self.newest = line;
         self.untold = true;
-        self.repeated = false;
     }
 
     /// What becomes readable when it is time for another exchange.
@@ -221,21 +217,17 @@ impl Host {
     }
 
     /// Whether it is another host than before, or the same once more. One that left and came back
-    /// before it was looked at has left no other trace than a change without a cause. As there may be
-    /// causes that are not known, the newest line is told once more only.
-    fn is_another_host(&mut self, seen: Seen, changed: bool) -> bool {
+    /// before it was looked at has left no other trace than a change without a cause; right after a line
+    /// was written, the change may be due to that.
+    fn is_another_host(&self, seen: Seen, changed: bool) -> bool {
         let caused = self.untold
             || !self.rest.is_empty()
-            || self.repeated
             || self.written.is_none_or(|when| when.elapsed() < TAKEN);
         match seen {
             Seen::Away => false,
             _ if self.away => true,
-            Seen::There if changed && !caused && self.place.outlives_host() => {
-                self.repeated = true;
-                true
-            }
-            Seen::There | Seen::Talking => false,
+            Seen::There => changed && !caused && self.place.outlives_host(),
+            Seen::Talking => false,
         }
     }
 
@@ -353,11 +345,9 @@ mod tests {
         assert!(!port().is_another_host(Seen::Talking, true));
         let mut host = port();
         assert!(host.is_another_host(Seen::There, true));
-        // Once a line: there may be causes that are not known.
+        // Once it is told, that has a cause again.
+        host.written = Some(Instant::now());
         assert!(!host.is_another_host(Seen::There, true));
-        host.tell("other".into());
-        host.untold = false;
-        assert!(host.is_another_host(Seen::There, true));
     }
 
     #[test]
@@ -369,7 +359,7 @@ mod tests {
         host.rest = b"li".to_vec();
         assert!(!host.is_another_host(Seen::There, true));
         // A connection ends with its host.
-        let mut host = told(Place::Vsock { cid: 2, port: 1 });
+        let host = told(Place::Vsock { cid: 2, port: 1 });
         assert!(!host.is_another_host(Seen::There, true));
     }
 }
