@@ -25,7 +25,7 @@ targets() {
 		proptest 4 core --test=engine survives_any_faults
 		proptest 1 core --test=parts a_block_set_is_a_set
 		proptest 1 core --test=parts the_map_files_every_block_where_it_belongs
-		bolero 1 agent --lib events::tests::any_uevent
+		bolero 1 agent --lib uevents::tests::any_uevent
 		bolero 1 agent --lib metrics::http::tests::any_http_request
 		bolero 1 agent --lib doctor::zoneinfo::tests::any_zoneinfo
 		bolero 1 agent --lib doctor::zoneinfo::tests::any_text

@@ -15,8 +15,10 @@ mod memory;
 mod onlining;
 mod power;
 pub(crate) mod record;
+mod redact;
 pub(crate) mod render;
 #[cfg(test)]
 mod testing;
 mod udev;
+mod udev_syntax;
 mod zoneinfo;

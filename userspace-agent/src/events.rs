@@ -11,50 +11,34 @@
 //! Neither is relied upon alone. Not all that is shown is announced, files in a recorded tree seldom
 //! are, and a container may not be told of uevents: callers look again after an interval.
 
-use crate::bus;
+use crate::attributes::Attributes;
+use crate::cache::Cache;
 use crate::collect;
-use crate::collect::Cache;
 use crate::collect::Collected;
 use crate::error::Error;
 use crate::error::Result;
 use crate::exit;
 use crate::files::Root;
-use crate::sysfs;
+use crate::uevents::Uevents;
 use rustix::event::poll;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
-use rustix::fs::inotify;
 use rustix::io::Errno;
-use rustix::net;
-use rustix::net::netlink;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
 use signal_hook::consts::SIGWINCH;
 use signal_hook::low_level::pipe;
-use std::collections::BTreeMap;
 use std::io;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// The attributes whose changes the driver announces.
-const ANNOUNCED: [&str; 4] = ["state", "reason", "requested_size", "plugged_size"];
-/// The multicast group of what the kernel itself says; 2 would be what udev makes of it.
-const KERNEL_GROUP: u32 = 1;
-/// The kernel's uevents are at most 2 KiB and a header; what is cut off is of no interest.
-const UEVENT_SIZE: usize = 4096;
-/// What a uevent about a device says.
-const OF_DEVICES: &[u8] = b"SUBSYSTEM=virtio";
-/// What a uevent about a memory block says.
-const OF_MEMORY: &[u8] = b"SUBSYSTEM=memory";
 /// For how long changes are left to accumulate after each look: that many looks a second are
 /// enough for anyone, and memory that is being plugged changes far more often.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -84,61 +68,13 @@ fn pause(look: Duration) -> Duration {
         .clamp(PAUSE, LONGEST_PAUSE)
 }
 
-/// The attributes that are watched, with one file descriptor for all.
-#[derive(Debug)]
-struct Attributes {
-    inotify: OwnedFd,
-    watches: BTreeMap<PathBuf, i32>,
-}
-
-impl Attributes {
-    fn new() -> rustix::io::Result<Self> {
-        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        Ok(Self {
-            inotify: inotify::init(flags)?,
-            watches: BTreeMap::new(),
-        })
-    }
-
-    /// Watches all devices, or the one called `only`, as they are now. What cannot be watched is only
-    /// looked at, which tells why. A driver that is bound anew has new files, of the old names.
-    fn watch(&mut self, root: &Root, only: Option<&str>) {
-        let names = bus::selected(root, only).unwrap_or_default();
-        let mut old = std::mem::take(&mut self.watches);
-
-        for name in names {
-            let group = bus::dir(root, &name).join(sysfs::GROUP);
-            for path in ANNOUNCED.map(|attribute| group.join(attribute)) {
-                let flags = inotify::WatchFlags::MODIFY;
-                let Ok(watch) = inotify::add_watch(&self.inotify, &path, flags) else {
-                    continue;
-                };
-                if old.get(&path) == Some(&watch) {
-                    old.remove(&path);
-                }
-                self.watches.insert(path, watch);
-            }
-        }
-        for watch in old.into_values() {
-            // The kernel may have removed it with its file.
-            let _ = inotify::remove_watch(&self.inotify, watch);
-        }
-    }
-
-    /// Takes what has been announced so far.
-    fn drain(&self) {
-        let mut events = [0; 4096];
-        while matches!(rustix::io::read(&self.inotify, &mut events), Ok(1..)) {}
-    }
-}
-
 /// The sources of events, and what is remembered from one look to the next.
 #[derive(Debug)]
 pub(crate) struct Events {
     /// `None` where the kernel does not let us watch.
     attributes: Option<Attributes>,
     /// `None` where the kernel does not let us listen.
-    uevents: Option<OwnedFd>,
+    uevents: Option<Uevents>,
     /// Readable once the program is to end.
     end: Option<UnixStream>,
     /// Readable once the terminal has another size.
@@ -155,7 +91,7 @@ impl Events {
     pub(crate) fn new() -> Self {
         Self {
             attributes: Attributes::new().ok(),
-            uevents: uevents().ok(),
+            uevents: Uevents::new().ok(),
             end: None,
             resized: None,
             cache: Cache::default(),
@@ -269,10 +205,10 @@ impl Events {
                 add(resized.as_fd(), Polled::Changed);
             }
             if let Some(attributes) = &self.attributes {
-                add(attributes.inotify.as_fd(), Polled::Changed);
+                add(attributes.fd(), Polled::Changed);
             }
             if let Some(uevents) = &self.uevents {
-                add(uevents.as_fd(), Polled::Uevents);
+                add(uevents.fd(), Polled::Uevents);
             }
         }
         if self.end.is_some() {
@@ -299,31 +235,11 @@ impl Events {
 
     /// Takes all uevents that have come; whether one of them may concern a device.
     fn concerned(&mut self) -> bool {
-        let Some(socket) = &self.uevents else {
-            return false;
-        };
-        let mut message = [0; UEVENT_SIZE];
-        let mut concerned = false;
-
-        loop {
-            match net::recv(socket, &mut message[..], net::RecvFlags::DONTWAIT) {
-                Ok((_, length)) => {
-                    let message = message.get(..length).unwrap_or(&message);
-                    if is_about(message, OF_MEMORY) {
-                        self.cache.forget();
-                        concerned = true;
-                    }
-                    concerned |= is_about(message, OF_DEVICES);
-                }
-                Err(Errno::AGAIN) => return concerned,
-                Err(Errno::INTR) => {}
-                // Some were lost (ENOBUFS), which may have been of interest.
-                Err(_) => {
-                    self.cache.forget();
-                    return true;
-                }
-            }
+        let about = self.uevents.as_ref().map(Uevents::take).unwrap_or_default();
+        if about.memory {
+            self.cache.forget();
         }
+        about.any()
     }
 }
 
@@ -345,44 +261,9 @@ enum Polled {
     End,
 }
 
-/// A socket on which the kernel's uevents arrive.
-fn uevents() -> rustix::io::Result<OwnedFd> {
-    let socket = net::socket_with(
-        net::AddressFamily::NETLINK,
-        net::SocketType::DGRAM,
-        net::SocketFlags::CLOEXEC,
-        Some(netlink::KOBJECT_UEVENT),
-    )?;
-
-    net::bind(&socket, &netlink::SocketAddrNetlink::new(0, KERNEL_GROUP))?;
-    Ok(socket)
-}
-
-/// Whether a uevent has this field. Who sent it does not matter: a forged one makes us look once more.
-fn is_about(message: &[u8], field: &[u8]) -> bool {
-    message.split(|byte| *byte == 0).any(|part| part == field)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::target;
-    use crate::fuzz::text_of;
-
-    fn concerns(message: &[u8]) -> bool {
-        is_about(message, OF_DEVICES) || is_about(message, OF_MEMORY)
-    }
-
-    #[test]
-    fn uevents_of_interest() {
-        assert!(concerns(
-            b"bind@/devices/pci0000:00/virtio1\0ACTION=bind\0SUBSYSTEM=virtio\0SEQNUM=1\0"
-        ));
-        assert!(concerns(b"add@/x\0SUBSYSTEM=memory\0"));
-        assert!(!concerns(b"add@/x\0SUBSYSTEM=memory_tiering\0"));
-        assert!(!concerns(b"add@/SUBSYSTEM=virtio\0SUBSYSTEM=net\0"));
-        assert!(!concerns(b""));
-    }
 
     #[test]
     fn a_pause_is_neither_short_nor_long() {
@@ -438,66 +319,5 @@ mod tests {
             assert_eq!(events.wait(Duration::from_secs(60)).unwrap(), Woken::Look);
             assert!(start.elapsed() < Duration::from_secs(30));
         }
-    }
-
-    #[test]
-    fn watches_are_those_of_the_files_that_are_there() {
-        let dir = tree();
-        let root = Root::new(dir.path().into());
-        let mut attributes = Attributes::new().unwrap();
-        attributes.watch(&root, Some("virtio1"));
-        assert_eq!(attributes.watches.len(), 0);
-        attributes.watch(&root, None);
-        let before = attributes.watches.clone();
-        assert_eq!(before.len(), 2);
-        attributes.watch(&root, None);
-        assert_eq!(attributes.watches, before);
-
-        // A new file of the old name, as of a driver that is bound anew.
-        let group = dir.path().join("sys/bus/virtio/devices/virtio0/virtio_mem");
-        std::fs::write(group.join("new"), "").unwrap();
-        std::fs::rename(group.join("new"), group.join("state")).unwrap();
-        attributes.watch(&root, None);
-        assert_eq!(attributes.watches.len(), 2);
-        assert_ne!(attributes.watches, before);
-    }
-
-    // What is open is one file, however many devices there are.
-    #[test]
-    fn any_number_of_devices_takes_one_file() {
-        let dir = tree();
-        let devices = dir.path().join("sys/bus/virtio/devices");
-        for number in 1..400 {
-            let group = devices.join(format!("virtio{number}/virtio_mem"));
-            std::fs::create_dir_all(&group).unwrap();
-            for attribute in ANNOUNCED {
-                std::fs::write(group.join(attribute), "0\n").unwrap();
-            }
-        }
-        let mut attributes = Attributes::new().unwrap();
-        attributes.watch(&Root::new(dir.path().into()), None);
-        assert_eq!(attributes.watches.len(), 399 * ANNOUNCED.len() + 2);
-    }
-
-    #[test]
-    fn any_uevent() {
-        target("any_uevent", 256, |bytes| {
-            let text = text_of(
-                bytes,
-                &[
-                    "\0",
-                    "SUBSYSTEM=",
-                    "virtio",
-                    "memory",
-                    "SUBSYSTEM=memory",
-                    "\0SUBSYSTEM=virtio\0",
-                ],
-            );
-            let fields: Vec<_> = text.split('\0').collect();
-            let expected =
-                fields.contains(&"SUBSYSTEM=virtio") || fields.contains(&"SUBSYSTEM=memory");
-            assert_eq!(concerns(text.as_bytes()), expected);
-            concerns(bytes);
-        });
     }
 }

@@ -17,8 +17,10 @@
 #![forbid(unsafe_code)]
 
 mod advice;
+mod attributes;
 mod bar;
 mod bus;
+mod cache;
 mod cli;
 mod collect;
 mod columns;
@@ -42,8 +44,10 @@ mod sysfs;
 mod table;
 mod terminal;
 mod times;
+mod uevents;
 mod values;
 mod verdict;
+mod view;
 mod words;
 
 use clap::CommandFactory;

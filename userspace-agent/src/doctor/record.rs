@@ -6,6 +6,10 @@
 //! of interest; the places of the kernel's own code and data are not.
 
 use crate::bus;
+use crate::doctor::redact::naming_the_module;
+use crate::doctor::redact::option;
+use crate::doctor::redact::DIRS_IN_PART;
+use crate::doctor::redact::IN_PART;
 use crate::doctor::udev;
 use crate::error::optional;
 use crate::error::Error;
@@ -64,70 +68,6 @@ const OF_BLOCK: [&str; 2] = ["state", "valid_zones"];
 const OF_DEVICE: [&str; 2] = ["device", "features"];
 /// The group of the driver's attributes.
 const GROUP: &str = "virtio_mem";
-
-/// What is taken from a file in which there is more.
-type Filter = fn(&str) -> String;
-
-/// Files that are recorded in part, from `/`.
-const IN_PART: [(&str, Filter); 6] = [
-    ("proc/cmdline", |text| {
-        let words = text.split_ascii_whitespace();
-        let words: Vec<_> = words
-            .take_while(|word| *word != "--")
-            .filter(|word| word.starts_with("init_on_alloc="))
-            .collect();
-        format!("{}\n", words.join(" "))
-    }),
-    ("proc/iomem", memory_devices),
-    ("etc/kdump.conf", naming_the_module),
-    ("etc/sysconfig/kdump", naming_the_module),
-    ("etc/dracut.conf", naming_the_module),
-    ("etc/initramfs-tools/modules", naming_the_module),
-];
-/// Directories of files that are recorded in part, from `/`.
-const DIRS_IN_PART: [&str; 3] = [
-    "etc/dracut.conf.d",
-    "usr/lib/dracut/dracut.conf.d",
-    "etc/modules-load.d",
-];
-
-/// Of `/proc/iomem`, what belongs to virtio devices.
-fn memory_devices(text: &str) -> String {
-    let mut kept = String::new();
-    // How deep the device is that the line belongs to.
-    let mut inside: Option<usize> = None;
-
-    for line in text.lines() {
-        let depth = line.len() - line.trim_start().len();
-        let name = line.split_once(" : ").map_or("", |(_, name)| name);
-        inside = inside.filter(|outer| depth > *outer);
-        if inside.is_none() && files::is_numbered(bus::PREFIX, name) {
-            inside = Some(depth);
-        }
-        let is_memory = name.starts_with("System RAM (virtio_mem)");
-        if inside == Some(depth) || (inside.is_some() && is_memory) {
-            kept.push_str(line);
-            kept.push('\n');
-        }
-    }
-    kept
-}
-
-/// The module's name, if a line that is no comment has it.
-fn naming_the_module(text: &str) -> String {
-    let is_named = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default())
-        .any(|line| line.contains("virtio_mem") || line.contains("virtio-mem"));
-    if is_named { "virtio_mem\n" } else { "" }.into()
-}
-
-/// Of the kernel's configuration, the one option that is of interest.
-fn option(text: &str) -> String {
-    let is_option = |line: &&str| line.contains("CONFIG_INIT_ON_ALLOC_DEFAULT_ON");
-    let lines: Vec<_> = text.lines().filter(is_option).collect();
-    format!("{}\n", lines.join("\n"))
-}
 
 /// Records the machine in a new or empty directory. What cannot be read is told, and left out.
 pub(crate) fn record(root: &Root, dir: &Path) -> Result<Vec<Error>> {
