@@ -106,6 +106,7 @@ def held_up_by_a_process() -> None:
             for words in ("waiting", "memory-in-use", "cannot be migrated", "end or restart"):
                 expect(words in table, f"'{words}' is not in the table: {table}")
             expect_equal(wait(guest, "--timeout", "1s")[0], TIMED_OUT, "wait")
+            expect_equal(guest.run(AGENT, "retry", device["device"]).rc, 0, "retry")
         ended = time.monotonic()
         watch_until(watch, state="settled", plugged_size=2 * MIB, reason="none")
         print(f"settled {time.monotonic() - ended:.1f} s after the process had ended")

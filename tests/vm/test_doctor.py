@@ -68,6 +68,10 @@ def healthy() -> None:
             check(guest, "init-on-alloc", unwanted=("not-checked",))
         text = guest.sh("virtio-mem-agent doctor")
         expect(text.startswith("NOTE ("), f"it prints {text}")
+        guest.sh("virtio-mem-agent doctor --save /saved")
+        expect_equal(sorted(doctor(guest, "--root", "/saved")), sorted(doctor(guest)), "of the record")
+        status = [guest.sh(f"virtio-mem-agent -J {root}") for root in ("", "--root /saved")]
+        expect_equal(status[1], status[0], "status of the record")
         result = guest.run("virtio-mem-agent", "doctor", "--device", "virtio99")
         expect_equal(result.rc, 3, "exit status for a device that is not there")
 
