@@ -80,6 +80,24 @@ impl Terminal {
         text
     }
 
+    /// Reads until the agent has ended.
+    fn all(&mut self) -> String {
+        let mut text = String::new();
+        let mut part = [0; 4096];
+        while let Some(count) = match self.ours.read(&mut part) {
+            Ok(count) => Some(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(20));
+                Some(0)
+            }
+            // EIO: the agent has ended.
+            Err(_) => None,
+        } {
+            text.push_str(std::str::from_utf8(&part[..count]).unwrap());
+        }
+        text
+    }
+
     fn signal(&self, name: &str) {
         let kill = format!("kill -s {name} {}", self.agent.id());
         let status = Command::new("sh").args(["-c", &kill]).status();
@@ -179,4 +197,19 @@ fn wait_shows_a_line_that_goes_away() {
         end.starts_with("\r\u{1b}[Kvirtio-mem-agent: timed out: "),
         "{end:?}"
     );
+}
+
+#[test]
+fn help_is_wrapped_to_the_terminal() {
+    let tree = Tree::new();
+    for command in [&["--help"][..], &["wait", "--help"], &["status", "-h"]] {
+        let widest = |columns| {
+            let text = Terminal::new(&tree, "xterm", (columns, 24), command).all();
+            let widths = lines(&text).into_iter().map(|line| line.chars().count());
+            widths.max().unwrap()
+        };
+        assert!(widest(60) <= 60, "{command:?}: {}", widest(60));
+        // There is more room, and it is used.
+        assert!(widest(100) > 60, "{command:?}");
+    }
 }
