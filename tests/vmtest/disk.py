@@ -41,15 +41,21 @@ class Disk:
         return ("-drive", drive, "-device", f"virtio-blk-pci,drive={self.file.name}")
 
 
+def insmod(guest: Guest, name: str, parameters: str = "") -> None:
+    """Loads a module of the kernel with what it needs, where it is not built in."""
+    modules = [module.name.removesuffix(".xz") for module in Kernel.under_test().needed(name)]
+    for module in modules:
+        guest.sh(f"insmod /modules/{module} {parameters if module == modules[-1] else ''}")
+
+
 def load_disks(guest: Guest) -> None:
     """Loads what finds the guest's disks: /dev/vda is the first one."""
-    for module in Kernel.under_test().needed("virtio_blk"):
-        guest.sh(f"insmod /modules/{module.name.removesuffix('.xz')}")
+    insmod(guest, "virtio_blk")
 
 
 def mount(guest: Guest, device: str = "/dev/vda", directory: str = "/tmp/disk") -> str:
     """Makes an empty file system on a disk; returns where it is mounted."""
-    guest.sh(f"mke2fs -q {device} && mkdir -p {directory} && mount -t ext2 {device} {directory}", 60)
+    guest.sh(f"mke2fs -q -b 4096 {device} && mkdir -p {directory} && mount -t ext2 {device} {directory}", 60)
     return directory
 
 

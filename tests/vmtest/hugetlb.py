@@ -16,10 +16,14 @@ class Pool:
     def _value(self, name: str) -> int:
         return int(self._guest.read(f"{DIRECTORY}/{name}"))
 
+    def ask_for(self, count: int) -> int:
+        """Asks for so many pages; returns how many the pool has then."""
+        self._guest.write(f"{DIRECTORY}/nr_hugepages", str(count))
+        return self.total()
+
     def resize(self, count: int) -> None:
         """Has the pool have so many pages."""
-        self._guest.write(f"{DIRECTORY}/nr_hugepages", str(count))
-        expect_equal(self.total(), count, "pages in the pool")
+        expect_equal(self.ask_for(count), count, "pages in the pool")
 
     def total(self) -> int:
         """How many pages there are."""

@@ -61,6 +61,8 @@ class Administrator(Activity):
         blocks = self.guest.blocks()
         self.effective = False
         said = []
+        # Now, and when it is done.
+        self.site.meddled += 1
         for block in self.dice.sample(blocks, min(len(blocks), self.dice.randint(1, 3))):
             state = "offline" if block.state == "online" else "online_movable"
             # It may go while we think about it, be in use, or be refused. What takes
@@ -68,6 +70,7 @@ class Administrator(Activity):
             result = attempt(self.guest, f"echo {state} > {block.sysfs}/state", 10)
             self.effective |= result.rc == 0
             said.append(f"memory{block.number} {state} ({result.rc}, {result.seconds:.1f} s)")
+        self.site.meddled += 1
         return "; ".join(said) or "no blocks"
 
     def calm_down(self) -> None:

@@ -7,6 +7,7 @@ import time
 from ..names import Names
 from .activity import Activity
 from .driver import Harvest
+from .files import Files, HugePages, prepare
 from .geometry import Geometry, geometries
 from .loads import Loads, Look, Pressure
 from .machine import Agent, Busy, Migrate, Reload, Sleep, Unbind
@@ -20,6 +21,8 @@ ACTIVITIES: tuple[type[Activity], ...] = (
     Pressure,
     Look,
     Kernel,
+    Files,
+    HugePages,
     Administrator,
     Refusal,
     Processors,
@@ -70,6 +73,7 @@ class Soak:
             site = Site(guest, geometry, self.report, Harvest(self.report))
             kinds = [kind for kind in ACTIVITIES if kind.applies(site)]
             self.report.possible.update(kind.name for kind in kinds)
+            prepare(guest)
             settle(site, self.dice)
             loads = Loads(guest, self.report, self.dice.randrange(1 << 30))
             for _ in range(ROUNDS):

@@ -66,6 +66,8 @@ class Site:
     gate: Gate = field(default_factory=Gate)
     # Set when it is time to stop.
     calm: threading.Event = field(default_factory=threading.Event)
+    # How often memory blocks have been taken offline by others than the driver, or were about to be.
+    meddled: int = 0
     # Held by who takes the driver from its devices, or the module from the kernel.
     binding: threading.Lock = field(default_factory=threading.Lock)
 
