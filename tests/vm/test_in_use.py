@@ -5,7 +5,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmtest.bench.measure import meminfo, vmstat
 from vmtest.disk import Disk, dirty, load_disks, mount, read_file, use_swap
 from vmtest.errors import expect, expect_equal
 from vmtest.guest import Guest, only_ours
@@ -41,9 +40,9 @@ def page_cache_without_room() -> None:
     """Page cache that fills the guest is dropped, not moved about."""
     with guest_with_disk() as guest:
         read_file(guest, f"{mount(guest)}/file", 2 * GIB)
-        before = vmstat(guest, "pgmigrate_success")
+        before = guest.vmstat("pgmigrate_success")
         guest.resize(0)
-        moved = (vmstat(guest, "pgmigrate_success") - before) * 4096
+        moved = (guest.vmstat("pgmigrate_success") - before) * 4096
         expect(moved < 64 * MIB, f"{moved // MIB} MiB were moved")
 
 
@@ -53,9 +52,9 @@ def page_cache_with_room() -> None:
     only_ours("it drops page cache")
     with guest_with_disk() as guest:
         read_file(guest, f"{mount(guest)}/file", 512 * MIB)
-        before = meminfo(guest)["Cached"]
+        before = guest.meminfo("Cached")
         guest.resize(0)
-        lost = before - meminfo(guest)["Cached"]
+        lost = before - guest.meminfo("Cached")
         expect(lost < 32 * MIB, f"{lost // MIB} MiB of page cache were lost")
 
 
@@ -125,8 +124,8 @@ def swap_is_used() -> None:
             guest.write(f"{PARAMETERS}/reclaim", "1")
             guest.sh("echo 1 >$(ls /sys/bus/virtio/drivers/virtio_mem/virtio*/virtio_mem/retry)")
             guest.wait_plugged(0)
-            expect(meminfo(guest)["SwapFree"] < meminfo(guest)["SwapTotal"], "nothing is swapped")
-            expect_equal(vmstat(guest, "oom_kill"), 0, "processes that were killed")
+            expect(guest.meminfo("SwapFree") < guest.meminfo("SwapTotal"), "nothing is swapped")
+            expect_equal(guest.vmstat("oom_kill"), 0, "processes that were killed")
 
 
 @test(limit=180)
@@ -139,9 +138,9 @@ def one_way_only() -> None:
             guest.write(f"{PARAMETERS}/emptying", word)
             guest.resize(GIB)
             read_file(guest, file, 512 * MIB)
-            before = vmstat(guest, "pgmigrate_success")
+            before = guest.vmstat("pgmigrate_success")
             guest.resize(0)
-            moved = (vmstat(guest, "pgmigrate_success") - before) * 4096
+            moved = (guest.vmstat("pgmigrate_success") - before) * 4096
             enough = moved > 256 * MIB if word == "offline" else moved < 64 * MIB
             expect(enough, f"{word}: {moved // MIB} MiB were moved")
             guest.sh("echo 3 >/proc/sys/vm/drop_caches")

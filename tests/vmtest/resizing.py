@@ -47,6 +47,14 @@ class Resizing(Commands):
                 return int(rest.split()[0]) * KIB
         raise TestFailure(f"/proc/meminfo has no {key}")
 
+    def vmstat(self, name: str) -> int:
+        """What the guest's kernel has counted since it was started."""
+        for line in self.read("/proc/vmstat").splitlines():
+            counter, value = line.split()
+            if counter == name:
+                return int(value)
+        raise TestFailure(f"/proc/vmstat has no {name}")
+
     def hotplugged(self) -> int:
         """How much MemTotal is above what it was before the driver was loaded."""
         return self.mem_total() - self.base_memory

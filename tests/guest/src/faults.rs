@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long page faults take: a workload that goes on touching fresh memory.
+//! How long page faults take: a workload that goes on touching fresh memory, or the start of a file, of
+//! which it forgets each time that it has mapped it.
 //!
 //! Reads commands from standard input, one a line, and answers each with a line of JSON.
 
+use std::fs::File;
+use std::hint::black_box;
 use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,7 +18,8 @@ use crate::load::report;
 use crate::mapping::Mapping;
 
 /// For the usage message.
-pub(crate) const USAGE: &str = "vmem-guest faults --mib N   (commands: report | quit)";
+pub(crate) const USAGE: &str =
+    "vmem-guest faults --mib N [--file PATH]   (commands: report | quit)";
 
 /// Pages touched between two looks for a command.
 const CHUNK: usize = 1024;
@@ -54,15 +58,19 @@ impl Latencies {
 
 /// `vmem-guest faults`.
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
-    let mib = match (args.next().as_deref(), args.next(), args.next()) {
-        (Some("--mib"), Some(mib), None) => mib.parse().ok(),
-        _ => None,
-    };
+    let (mut mib, mut file) = (None, None);
+    while let Some(option) = args.next() {
+        match (option.as_str(), args.next()) {
+            ("--mib", Some(value)) => mib = value.parse().ok(),
+            ("--file", Some(value)) => file = Some(value),
+            _ => mib = None,
+        }
+    }
     let Some(mib) = mib.filter(|mib| *mib > 0 && mib % 2 == 0) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match run(mib) {
+    match run(mib, file.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("faults: {error}");
@@ -71,8 +79,11 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-fn run(mib: usize) -> io::Result<()> {
-    let mut memory = Mapping::new(mib << 20)?;
+fn run(mib: usize, file: Option<&str>) -> io::Result<()> {
+    let mut memory = match file {
+        Some(path) => Mapping::of_file(&File::open(path)?, mib << 20)?,
+        None => Mapping::new(mib << 20)?,
+    };
     let mut latencies = Latencies::default();
     report(&json!({"event": "ready"}));
     loop {
@@ -87,7 +98,11 @@ fn run(mib: usize) -> io::Result<()> {
                 }
             }
             let since = Instant::now();
-            memory.page_mut(index)[0] = 1;
+            if file.is_some() {
+                black_box(memory.page(index)[0]);
+            } else {
+                memory.page_mut(index)[0] = 1;
+            }
             latencies.add(since);
         }
         memory.give_back(0, memory.pages())?;

@@ -3,7 +3,9 @@
 //! Anonymous memory as the load wants it: aligned, page by page, to be given back
 //! in parts.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -54,15 +56,22 @@ impl Mapping {
     /// more of them than the pool has ends the process.
     pub(crate) fn pooled(len: usize) -> io::Result<Self> {
         // An address that the kernel chooses for these is aligned already.
-        Self::map(len, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
+        let kind = libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        Self::map(len, kind, -1)
+    }
+
+    /// Maps `len` bytes of a file, which has at least [`HUGE`] more.
+    pub(crate) fn of_file(file: &File, len: usize) -> io::Result<Self> {
+        // Where it begins in the file is of no interest: less than HUGE from the start.
+        Self::map(len, 0, file.as_raw_fd())
     }
 
     /// Maps `len` bytes, in pages of whatever size the kernel chooses.
     pub(crate) fn reserve(len: usize) -> io::Result<Self> {
-        Self::map(len, 0)
+        Self::map(len, libc::MAP_ANONYMOUS, -1)
     }
 
-    fn map(len: usize, flags: libc::c_int) -> io::Result<Self> {
+    fn map(len: usize, kind: libc::c_int, file: libc::c_int) -> io::Result<Self> {
         assert!(len > 0 && len % HUGE == 0);
         // SAFETY: A new private mapping at an address of the kernel's choice
         // overlaps nothing.
@@ -71,8 +80,8 @@ impl Mapping {
                 std::ptr::null_mut(),
                 len + HUGE,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags,
-                -1,
+                libc::MAP_PRIVATE | libc::MAP_NORESERVE | kind,
+                file,
                 0,
             )
         };

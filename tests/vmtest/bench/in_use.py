@@ -163,13 +163,13 @@ def swap(driver: str) -> Values:
     with with_files(driver, "swap", swap=True) as guest:
         use_swap(guest, "/dev/vda")
         with guest.load(3584, "--modest"):
-            kills = measure.vmstat(guest, "oom_kill")
+            kills = guest.vmstat("oom_kill")
             start = time.monotonic()
             guest.request(0)
             while time.monotonic() - start < SWAP_WINDOW and guest.plugged():
                 time.sleep(0.5)
             left = guest.plugged() / MIB
-            if measure.vmstat(guest, "oom_kill") != kills:
+            if guest.vmstat("oom_kill") != kills:
                 raise TestFailure("a process was killed for want of memory")
         return {SWAPPED: left}
 
@@ -234,3 +234,44 @@ def node_with_room(driver: str) -> Values:
 def other_node_full(driver: str) -> Values:
     seconds, _, lines = in_cpuset(driver, "node-full", 100 * MIB)
     return {NODE_FULL: seconds, NODE_LINES: lines}
+
+
+HOT = Row("page fault on a hot file, 4 to 1 GiB, p99.9", "us", ratio=1.0)
+REFAULTS = Row("pages of files read again because of that", "pages", ratio=1.1)
+HOT_MIB = 256
+# After which either driver is done.
+HOT_WINDOW = 60.0
+
+
+@case(quick=False)
+def hot_files(driver: str) -> Values:
+    with with_files(driver, "hot") as guest:
+        hot = "/tmp/disk/hot"
+        read_file(guest, hot, (HOT_MIB + 2) * MIB)
+        faults = measure.Faults(guest, HOT_MIB, hot)
+        # What is read once, beside it.
+        read_file(guest, "/tmp/disk/large", 5 * GIB)
+        faults.report()
+        before = guest.vmstat("workingset_refault_file")
+        taken = measure.resize(guest, GIB)
+        time.sleep(max(0.0, HOT_WINDOW - taken))
+        delay = faults.report()["p999_ns"]
+        refaults = guest.vmstat("workingset_refault_file") - before
+        faults.quit()
+        return {HOT: delay / 1000, REFAULTS: refaults}
+
+
+CRASH_PLUG = Row("plug 64 GiB with a crash kernel loaded, against without", "times", limit=1.2)
+
+
+@case(quick=False, rounds=1, their_rounds=0)
+def crash_kernel(driver: str) -> Values:
+    taken = []
+    for loaded in (False, True):
+        device = MemDevice(size=64 * GIB)
+        with guest_for(driver, device, name="crash-plug", memory=4 * GIB, crash=True) as guest:
+            if loaded:
+                guest.load_crash_kernel()
+            measure.touch(guest)
+            taken.append(measure.plug(guest, 64 * GIB))
+    return {CRASH_PLUG: taken[1] / taken[0]}

@@ -109,18 +109,9 @@ def faulted(guest: Guest) -> int:
     return (int(fields[7]) + int(fields[9])) * 4096
 
 
-def vmstat(guest: Guest, name: str) -> int:
-    """What the guest has counted since it was started."""
-    for line in guest.read("/proc/vmstat").splitlines():
-        counter, value = line.split()
-        if counter == name:
-            return int(value)
-    raise TestFailure(f"no {name} in /proc/vmstat")
-
-
 def migrated(guest: Guest) -> int:
     """Pages that the guest has migrated since it was started."""
-    return vmstat(guest, "pgmigrate_success")
+    return guest.vmstat("pgmigrate_success")
 
 
 def kernel_nanoseconds(guest: Guest) -> int:
@@ -188,10 +179,11 @@ REQUEST = re.compile(r"@(\d+\.\d+):virtio_mem_\w+_request")
 
 
 class Faults:
-    """`vmem-guest faults` in a guest: a workload that goes on touching fresh memory."""
+    """`vmem-guest faults` in a guest: a workload that goes on touching fresh memory, or a file."""
 
-    def __init__(self, guest: Guest, mib: int) -> None:
-        self._program = guest.start(["vmem-guest", "faults", "--mib", str(mib)])
+    def __init__(self, guest: Guest, mib: int, file: str | None = None) -> None:
+        of = ["--file", file] if file else []
+        self._program = guest.start(["vmem-guest", "faults", "--mib", str(mib), *of])
         self._program.line(PATIENCE)
 
     def report(self) -> dict[str, int]:
