@@ -339,10 +339,22 @@ int vmem_alloc_contig_range(unsigned long start, unsigned long end)
 				  GFP_KERNEL | __GFP_NOWARN);
 }
 
+/* Empties a range without keeping it. */
+static int vmem_alloc_and_free(unsigned long start, unsigned long end)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
+	int err = alloc_contig_range(start, end, ACR_FLAGS_NONE, gfp);
+
+	if (!err)
+		free_contig_range(start, end - start);
+	/* What could not be migrated is no error: the rest is. */
+	return err == -EBUSY ? 0 : err;
+}
+
 /*
- * Empties a range without keeping it: one page is held, so that the allocation
- * fails in the end, when all else has been migrated or dropped, and nothing is
- * cleared. Returns 0 for that.
+ * The same without clearing all of it: one page is held, so that the allocation
+ * fails in the end, when all else has been migrated or dropped. In a zone for
+ * the kernel's own memory that page would have it fail at once.
  */
 int vmem_empty_range(unsigned long start, unsigned long end)
 {
@@ -350,6 +362,8 @@ int vmem_empty_range(unsigned long start, unsigned long end)
 	unsigned long held = start;
 	int err, tries = 8;
 
+	if (!vmem_zone_movable(start))
+		return vmem_alloc_and_free(start, end);
 	/* The first page of a folio: no other can be had of it. */
 	for (;;) {
 		err = alloc_contig_range(held, held + 1, ACR_FLAGS_NONE, gfp);
@@ -359,11 +373,9 @@ int vmem_empty_range(unsigned long start, unsigned long end)
 		if (err != -EBUSY || !--tries || held >= end)
 			return err;
 	}
-	err = alloc_contig_range(start, end, ACR_FLAGS_NONE, gfp);
-	if (!err)
-		free_contig_range(start, end - start);
+	err = vmem_alloc_and_free(start, end);
 	free_contig_range(held, 1);
-	return err == -EBUSY ? 0 : err;
+	return err;
 }
 
 void vmem_clear_page_offline(unsigned long pfn)

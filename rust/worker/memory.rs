@@ -188,8 +188,23 @@ impl Worker {
         Ok(left.used())
     }
 
-    /// Empties memory blocks that are online as contiguous ranges. What could not be migrated stays.
+    /// Empties memory blocks that are online as contiguous ranges, which nobody else takes offline
+    /// meanwhile. What could not be migrated stays.
     fn empty(&self, memory_blocks: &Range<u32>, content: &Content) -> Result<(), Failure> {
+        if !self
+            .device
+            .with_engine(|engine| engine.begin_emptying(memory_blocks))
+        {
+            return Err(Failure::Busy);
+        }
+        let result = self.empty_held(memory_blocks, content);
+        self.device
+            .with_engine(|engine| engine.end_emptying(memory_blocks));
+        self.device.notify_changed();
+        result
+    }
+
+    fn empty_held(&self, memory_blocks: &Range<u32>, content: &Content) -> Result<(), Failure> {
         let (geometry, events) = (self.device.geometry(), self.device.events());
         let limit_ms = emptying::limit_ms(content);
         // From above: so each goes to where it can stay.

@@ -101,6 +101,35 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
         step
     }
 
+    /// Keeps others from taking the memory blocks offline that the step under way removes, while these are
+    /// emptied. Returns whether that can be: not when one of them is on its way already. Ends with
+    /// [`Engine::end_emptying`].
+    #[must_use]
+    pub fn begin_emptying(&mut self, memory_blocks: &Range<u32>) -> bool {
+        let Operation::Remove(removed) = &self.operation else {
+            return false;
+        };
+        if removed != memory_blocks
+            || memory_blocks
+                .clone()
+                .any(|number| self.map.is_moving(number))
+        {
+            return false;
+        }
+        self.hold_memory_block(memory_blocks.start, true);
+        true
+    }
+
+    /// Lets them go offline again, by whoever's hand; those who wait for that are to be told.
+    pub fn end_emptying(&mut self, memory_blocks: &Range<u32>) {
+        self.hold_memory_block(memory_blocks.start, false);
+    }
+
+    fn hold_memory_block(&mut self, memory_block: u32, held: bool) {
+        let block = self.map.geometry().block_of_memory_block(memory_block);
+        self.map.set_flags(block, Flags::HELD, held);
+    }
+
     /// Marks the block of a memory block as on its way into Linux or out of it, or not any more.
     pub(super) fn set_transit(&mut self, memory_block: u32, on: bool) {
         let block = self.map.geometry().block_of_memory_block(memory_block);

@@ -195,3 +195,24 @@ fn cancelled_offlining_wakes_the_thread_unless_its_own_step_began_it() {
         }
     }
 }
+
+#[test]
+fn a_block_that_is_emptied_goes_offline_by_no_other_hand() {
+    let mut sim = Sim::new(2, Onlining::Movable, Policy::Kernel);
+    resize(&mut sim, 2 * BLOCK);
+    let whole = 1..2;
+    // There is no step for it.
+    assert!(!sim.engine.begin_emptying(&whole));
+    sim.request(BLOCK);
+    while !matches!(sim.begin(), Some(Step::Remove { .. })) {
+        sim.finish();
+    }
+    assert!(!sim.engine.begin_emptying(&(0..1)), "not of another block");
+    assert!(sim.engine.begin_emptying(&whole));
+    assert_eq!(sim.engine.handle_going_offline(1), Verdict::Later);
+    sim.engine.end_emptying(&whole);
+    assert_eq!(sim.engine.handle_going_offline(1), Verdict::Allow);
+    // It is on its way.
+    assert!(!sim.engine.begin_emptying(&whole));
+    assert_eq!(sim.engine.handle_going_offline(0), Verdict::Allow);
+}
