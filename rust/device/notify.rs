@@ -20,7 +20,7 @@ use kernel::sync::CondVarTimeoutResult;
 use virtio_mem_core::block_map::MemoryBlockState;
 use virtio_mem_core::engine::notify::Verdict;
 
-/// How long a memory block that somebody wants to move is waited for at most, in milliseconds. A
+/// How long a memory block that is to be moved is waited for at most, in milliseconds. A
 /// step with sub-blocks of it takes as long as the host's answer.
 const MOVE_PATIENCE_MS: u32 = 5_000;
 

@@ -364,7 +364,7 @@ int vmem_empty_range(unsigned long start, unsigned long end)
 
 	if (!vmem_zone_movable(start))
 		return vmem_alloc_and_free(start, end);
-	/* The first page of a folio: no other can be had of it. */
+	/* The first page of a folio: no other of its pages can be taken alone. */
 	for (;;) {
 		err = alloc_contig_range(held, held + 1, ACR_FLAGS_NONE, gfp);
 		if (!err)

@@ -188,7 +188,7 @@ impl Worker {
         Ok(left.used())
     }
 
-    /// Empties memory blocks that are online as contiguous ranges, which nobody else takes offline
+    /// Empties memory blocks that are online as contiguous ranges, which stay online
     /// meanwhile. What could not be migrated stays.
     fn empty(&self, memory_blocks: &Range<u32>, content: &Content) -> Result<(), Failure> {
         if !self

@@ -162,7 +162,7 @@ impl Audit {
     /// The device has been asked about all its blocks, and its plugged size differs from them by
     /// `skew`. Returns whether that is how it counts; if not, they may have changed since.
     pub(super) fn confirms(&mut self, skew: u64) -> bool {
-        // Some devices count their plugged size wrong for good: by what it differs now is no reason
+        // Some devices always count their plugged size wrong: by what it differs now is no reason
         // to ask again.
         let confirmed = [self.plugged_size_skew, self.suspected].contains(&skew);
         if confirmed {

@@ -10,7 +10,7 @@ use core::ops::Range;
 pub(super) enum How {
     /// Removing whole blocks that hold no more than what has to go.
     Whole,
-    /// Unplugging sub-blocks of offline blocks, which nobody uses.
+    /// Unplugging sub-blocks of offline blocks, which are not in use.
     Idle,
     /// Taking sub-blocks of online blocks out of the page allocator.
     Parts,

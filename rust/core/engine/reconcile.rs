@@ -166,7 +166,7 @@ impl<W: DerefMut<Target = [u64]>> Engine<W> {
                     self.hold(&run, true);
                     Some(Operation::Give(run, at..at))
                 }
-                // One by one: each that can be had is worth it.
+                // One by one: each that the device tells is worth it.
                 (false, 1) => {
                     at = run.start.saturating_add(1);
                     let one = run.start..at;
