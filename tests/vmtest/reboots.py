@@ -17,6 +17,9 @@ from .units import GIB, MIB
 # How long a kernel may take to come up, in seconds.
 BOOT_PATIENCE = 40.0 * SLOWNESS
 
+# For how long loading a kernel is tried again while the kernel is busy with another one, in seconds.
+BUSY_PATIENCE = 20.0 * SLOWNESS
+
 # What is set aside for a crash kernel, and what it is told besides.
 CRASH_MEMORY = f"crashkernel={256 + OVERHEAD // MIB}M"
 CRASH_CMDLINE = "nr_cpus=1 reset_devices"
@@ -84,7 +87,11 @@ class Reboots(Resizing):
 
     def _kexec_load(self, how: str, cmdline: str) -> None:
         argv = ("vmem-guest", "kexec", how, KEXEC_KERNEL, KEXEC_INITRD, cmdline.strip())
-        result = self.run(*argv)
+        end = time.monotonic() + BUSY_PATIENCE
+        # Busy: the kernel tells the one that is loaded of a memory block.
+        while (result := self.run(*argv)).rc != 0 and "os error 16" in result.stderr:
+            if time.monotonic() > end:
+                break
         expect(result.rc == 0, f"cannot load another kernel: {result.stderr.strip()}")
 
     def _run_unanswered(self, *argv: str) -> None:
