@@ -90,7 +90,7 @@ impl Device {
 #[test]
 fn finds_what_is_plugged_block_by_block_where_it_must() {
     for pattern in 0..1_u32 << 10 {
-        let plugged = (0..12).map(|bit| pattern >> bit & 1 != 0).collect();
+        let plugged = (0..12).map(|bit| (pattern >> bit) & 1 != 0).collect();
         let mut device = Device::new(plugged);
         assert!(device.read() <= 24, "{pattern:b}");
         device.most = 3;
