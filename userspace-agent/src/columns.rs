@@ -260,7 +260,7 @@ pub(crate) fn state(device: &Device) -> String {
     }
 }
 
-/// Green is well, cyan under way, yellow waiting, red in need of somebody.
+/// Green is well, cyan under way, yellow waiting, red in need of an administrator.
 fn state_style(device: &Device) -> Style {
     let colour = match device.state.as_ref().map(|state| state.known()) {
         None if !device.is_driven() => AnsiColor::Red,

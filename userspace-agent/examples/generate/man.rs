@@ -39,7 +39,7 @@ const TERMINAL: &[Line] = &[
 
 const SYSTEMD: &[Line] = &[(
     "NOTIFY_SOCKET, WATCHDOG_USEC",
-    "Set by systemd, which is told that the agent is ready and alive.",
+    "Set by systemd, which the agent notifies that it is ready and alive.",
 )];
 
 const SOURCES: &[Line] = &[

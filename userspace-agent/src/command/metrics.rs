@@ -122,7 +122,7 @@ fn listen(root: &Root, listen: &Listen) -> Result<bool> {
     let mut complaints = Complaints::default();
     let mut made: Option<(Instant, String)> = None;
 
-    // Without systemd there is nobody to tell.
+    // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     server::serve(&listeners, move || {
         if let Some((when, text)) = &made {

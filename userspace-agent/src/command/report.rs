@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How often the devices are looked at although nothing was announced: not all that is told is.
+/// How often the devices are looked at although no change was announced: some changes are not.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Arguments of `report`.
@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Root, args: &ReportArgs) -> ! {
     let watchdog = sd_notify::watchdog_enabled();
     let mut events = Events::new();
 
-    // Without systemd there is nobody to tell.
+    // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     loop {
         let mut collected = events.look(root, None);
@@ -116,7 +116,7 @@ impl Told {
         }
     }
 
-    /// How long it is until the host is told although nothing has changed.
+    /// How long it is until a line is written for the host although nothing has changed.
     fn left(&self) -> Duration {
         self.when.map_or(Duration::ZERO, |when| {
             self.interval.saturating_sub(when.elapsed())
